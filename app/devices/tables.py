@@ -1,0 +1,115 @@
+"""Devices, who wore them when, the journal of what they said, and what could not be read."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import BYTEA, JSONB, ExcludeConstraint
+from sqlmodel import Field, SQLModel
+
+from app.db import moment, text_enum
+from app.devices.vocabulary import DeviceKind, RejectReason
+
+
+class Device(SQLModel, table=True):
+    __tablename__ = "devices"
+    __table_args__ = (
+        sa.Index("ix_devices_region_code", sa.text("region_code text_pattern_ops")),
+        sa.Index("ix_devices_created_at", sa.text("created_at DESC"), sa.text("device_id DESC")),
+        # last_seen_at changes with every message: room on the page keeps those updates off the indexes (HOT).
+        {"postgresql_with": {"fillfactor": "70"}},
+    )
+
+    device_id: str = Field(primary_key=True, max_length=128)
+    kind: DeviceKind = Field(sa_column=text_enum(DeviceKind, name="kind"))
+    profile: str = Field(default="native", max_length=64)
+    place: str | None = Field(default=None, max_length=100)
+    region_code: str = Field(max_length=12)
+    online: bool | None = None
+    battery: int | None = None
+    rssi: int | None = None
+    last_seen_at: datetime | None = Field(default=None, sa_column=moment(nullable=True))
+    created_at: datetime = Field(sa_column=moment())
+    version: int = 1
+
+
+class Binding(SQLModel, table=True):
+    """Who wore a device from when to when. An event belongs to whoever wore it when it happened."""
+
+    __tablename__ = "bindings"
+    __table_args__ = (
+        # A device is worn by one person at a time.
+        ExcludeConstraint(
+            (sa.column("device_id"), "="),
+            (sa.text("tstzrange(bound_at, unbound_at)"), "&&"),
+            name="ex_bindings_one_wearer_at_a_time",
+            using="gist",
+        ),
+        sa.CheckConstraint("unbound_at IS NULL OR unbound_at >= bound_at", name="ends_after_it_begins"),
+        sa.Index("ix_bindings_elder_id", "elder_id"),
+        sa.Index("ix_bindings_device_id_bound_at", "device_id", "bound_at"),
+    )
+
+    id: UUID = Field(primary_key=True)
+    device_id: str = Field(foreign_key="devices.device_id")
+    elder_id: UUID = Field(foreign_key="elders.id")
+    bound_at: datetime = Field(sa_column=moment())
+    unbound_at: datetime | None = Field(default=None, sa_column=moment(nullable=True))
+
+
+class DeviceEvent(SQLModel, table=True):
+    """The journal. Without foreign keys: it outlives the register, and each would cost a row lock per event."""
+
+    __tablename__ = "device_events"
+    __table_args__ = (
+        # The same (device, event id) is one event however often it arrives.
+        sa.Index(
+            "uq_device_events_device_id_event_id",
+            "device_id",
+            "event_id",
+            unique=True,
+            postgresql_where=sa.text("event_id IS NOT NULL"),
+        ),
+        sa.Index("ix_device_events_device_id_id", "device_id", sa.text("id DESC")),
+    )
+
+    id: UUID = Field(primary_key=True)
+    device_id: str
+    elder_id: UUID | None = None
+    type: str = Field(max_length=32)
+    event_id: str | None = Field(default=None, max_length=160)
+    occurred_at: datetime = Field(sa_column=moment())
+    device_time: datetime | None = Field(default=None, sa_column=moment(nullable=True))
+    received_at: datetime = Field(sa_column=moment())
+    late: bool
+    data: dict[str, Any] = Field(sa_column=sa.Column(JSONB, nullable=False))
+
+
+class UnclaimedDevice(SQLModel, table=True):
+    """A device that speaks but that nobody registered."""
+
+    __tablename__ = "unclaimed_devices"
+
+    device_id: str = Field(primary_key=True, max_length=128)
+    first_seen_at: datetime = Field(sa_column=moment())
+    last_seen_at: datetime = Field(sa_column=moment(index=True))
+    messages: int = Field(sa_column=sa.Column(sa.BigInteger, nullable=False))
+    last_topic: str
+    profile_guess: str = Field(max_length=64)
+
+
+class RejectedMessage(SQLModel, table=True):
+    """Quarantine: the whole message, why it could not be used, and what would mend it."""
+
+    __tablename__ = "rejected_messages"
+
+    id: UUID = Field(primary_key=True)
+    received_at: datetime = Field(sa_column=moment())
+    topic: str
+    device_id: str | None = None
+    reason: RejectReason = Field(sa_column=text_enum(RejectReason, name="reason"))
+    detail: str
+    payload: bytes = Field(sa_column=sa.Column(BYTEA, nullable=False))

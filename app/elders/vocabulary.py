@@ -1,0 +1,100 @@
+"""The words of the register (policy rows 1, 5-7, 14-15, 52 and GB/T 42195)."""
+
+from enum import StrEnum
+
+
+class Sex(StrEnum):
+    FEMALE = "female"
+    MALE = "male"
+
+
+class Tag(StrEnum):
+    """Living situations that make a person one in special difficulty (policy row 1)."""
+
+    LIVING_ALONE = "living_alone"
+    EMPTY_NEST = "empty_nest"
+    LEFT_BEHIND = "left_behind"
+    INCAPACITATED = "incapacitated"
+    SEVERELY_DISABLED = "severely_disabled"
+    SPECIAL_FAMILY = "special_family"
+
+
+class AbilityLevel(StrEnum):
+    """Assessed ability, GB/T 42195."""
+
+    INTACT = "intact"
+    MILD = "mild"
+    MODERATE = "moderate"
+    SEVERE = "severe"
+    COMPLETE = "complete"
+
+
+class Observed(StrEnum):
+    """What was seen where nothing was assessed (policy rows 5 and 6)."""
+
+    INDEPENDENT = "independent"
+    MOBILITY_LIMITED = "mobility_limited"
+    BEDRIDDEN = "bedridden"
+
+
+class Service(StrEnum):
+    """The nine contents of the annexes (policy row 52)."""
+
+    HEALTH_MANAGEMENT = "health_management"
+    HOME_SAFETY = "home_safety"
+    DAILY_LIVING = "daily_living"
+    REHABILITATION = "rehabilitation"
+    EMOTIONAL_SUPPORT = "emotional_support"
+    SANITATION = "sanitation"
+    EMERGENCY_AID = "emergency_aid"
+    RECREATION = "recreation"
+    OTHER = "other"
+
+
+class ElderStatus(StrEnum):
+    ACTIVE = "active"
+    PAUSED = "paused"
+    MOVED = "moved"
+    DECEASED = "deceased"
+
+
+class CareLevel(StrEnum):
+    """重点, 次重点, 一般 (policy rows 5-7); undetermined is work to do, never silently general."""
+
+    KEY = "key"
+    SECONDARY = "secondary"
+    GENERAL = "general"
+    UNDETERMINED = "undetermined"
+
+
+class VisitorKind(StrEnum):
+    """Who may visit (policy rows 14 and 15)."""
+
+    VILLAGE_COMMITTEE = "village_committee"
+    CARE_INSTITUTION = "care_institution"
+    SOCIAL_WORKER = "social_worker"
+    FAMILY_DOCTOR = "family_doctor"
+    ELDERLY_ASSOCIATION = "elderly_association"
+    PROPERTY_SERVICE = "property_service"
+    VOLUNTEER = "volunteer"
+    NEIGHBOUR_RELATIVE = "neighbour_relative"
+    GRID_WORKER = "grid_worker"
+    STUDENT = "student"
+    OTHER = "other"
+
+
+class AssignmentRole(StrEnum):
+    PRIMARY = "primary"
+    BACKUP = "backup"
+
+
+class DutyRole(StrEnum):
+    VILLAGE_HEAD = "village_head"
+    DEPUTY = "deputy"
+    TOWNSHIP_DUTY = "township_duty"
+
+
+class RegionLevel(StrEnum):
+    DISTRICT = "district"
+    TOWNSHIP = "township"
+    VILLAGE = "village"

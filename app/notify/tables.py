@@ -1,0 +1,77 @@
+"""How people are reached, and the outbox."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import BYTEA
+from sqlmodel import Field, SQLModel
+
+from app.db import moment, text_enum
+from app.notify.vocabulary import ChannelKind, NoticeState, Purpose, RecipientType
+
+
+class Channel(SQLModel, table=True):
+    """One way to reach a contact or a visitor; `position` is the order in which they are tried."""
+
+    __tablename__ = "channels"
+    __table_args__ = (
+        sa.CheckConstraint("num_nonnulls(contact_id, visitor_id) = 1", name="belongs_to_one_person"),
+        sa.Index("ix_channels_contact_id", "contact_id", "position"),
+        sa.Index("ix_channels_visitor_id", "visitor_id", "position"),
+    )
+
+    id: UUID = Field(primary_key=True)
+    contact_id: UUID | None = Field(default=None, foreign_key="contacts.id", ondelete="CASCADE")
+    visitor_id: UUID | None = Field(default=None, foreign_key="visitors.id", ondelete="CASCADE")
+    position: int
+    kind: ChannelKind = Field(sa_column=text_enum(ChannelKind, name="kind"))
+    address_sealed: bytes = Field(sa_column=sa.Column(BYTEA, nullable=False))
+    secret_sealed: bytes | None = Field(default=None, sa_column=sa.Column(BYTEA))  # webhooks: the signing secret
+
+
+class Notice(SQLModel, table=True):
+    """The outbox: one message to one recipient on one channel."""
+
+    __tablename__ = "notices"
+    __table_args__ = (
+        # What a worker may claim: waiting, or held by a worker whose lease ran out.
+        sa.Index("ix_notices_due", "due_at", postgresql_where=sa.text("state IN ('pending', 'sending')")),
+        sa.Index("ix_notices_alarm_id", "alarm_id"),
+        # A recipient is told once a round on each channel, whoever plans it twice.
+        sa.Index(
+            "uq_notices_round",
+            "alarm_id",
+            "round",
+            "purpose",
+            "recipient_id",
+            "channel_id",
+            unique=True,
+            postgresql_nulls_not_distinct=True,
+        ),
+        sa.CheckConstraint("(state = 'sent' OR state = 'delivered') = (sent_at IS NOT NULL)", name="sent_has_a_time"),
+        sa.CheckConstraint("state <> 'failed' OR error IS NOT NULL", name="failure_has_a_reason"),
+        {"postgresql_with": {"fillfactor": "80"}},
+    )
+
+    id: UUID = Field(primary_key=True)
+    alarm_id: UUID = Field(foreign_key="alarms.id")
+    purpose: Purpose = Field(sa_column=text_enum(Purpose, name="purpose"))
+    round: int
+    reason: str  # why this one is told now, in words
+    recipient_type: RecipientType = Field(sa_column=text_enum(RecipientType, name="recipient_type"))
+    recipient_id: str = Field(max_length=128)
+    recipient_name: str = Field(max_length=100)
+    recipient_role: str = Field(max_length=32)
+    channel: ChannelKind = Field(sa_column=text_enum(ChannelKind, name="channel"))
+    channel_id: UUID | None = None  # no foreign key: a contact may change channels while a notice waits
+    state: NoticeState = Field(sa_column=text_enum(NoticeState, name="state"))
+    attempts: int = 0
+    created_at: datetime = Field(sa_column=moment())
+    # pending: when to try; sending: when the lease runs out.
+    due_at: datetime = Field(sa_column=moment())
+    sent_at: datetime | None = Field(default=None, sa_column=moment(nullable=True))
+    provider_id: str | None = Field(default=None, max_length=128)
+    error: str | None = None

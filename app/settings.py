@@ -1,0 +1,164 @@
+"""Settings come from the environment, prefix `SHOUWANG_`, or from `.env`. An unknown name is an error."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import secrets
+from pathlib import Path
+from typing import Any, Self
+from zoneinfo import ZoneInfo
+
+from dotenv import dotenv_values
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "SHOUWANG_"
+KEY_BYTES = 32
+
+
+class SettingsError(Exception):
+    """A setting is missing, unknown or unsafe. The sentence names it."""
+
+
+class Settings(BaseSettings):
+    """Everything a deployer can set. `embedded` is true when no DATABASE_URL is given."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True)
+
+    database_url: SecretStr = SecretStr("")
+    database_pool: int = Field(default=10, ge=2, le=200)
+    mqtt_url: SecretStr = SecretStr("")
+    mqtt_port: int = Field(default=1883, ge=1, le=65535)
+    mqtt_shared_group: str = Field(default="", pattern=r"^[A-Za-z0-9_-]*$")
+    mqtt_client_id: str = Field(default="", max_length=100)
+    mqtt_ca_file: str = ""
+    data_dir: Path = Path("./var")
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(default=8000, ge=1, le=65535)
+    public_url: str = ""
+    admin_username: str = "admin"
+    admin_password: SecretStr = SecretStr("")
+    timezone: str = "Asia/Shanghai"
+    language: str = Field(default="zh-CN", pattern="^(zh-CN|en)$")
+    allow_private_webhooks: bool = False
+    data_key: SecretStr = SecretStr("")
+    token_key: SecretStr = SecretStr("")
+    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+
+    smtp_url: SecretStr = SecretStr("")
+    smtp_from: str = ""
+    aliyun_access_key_id: str = ""
+    aliyun_access_key_secret: SecretStr = SecretStr("")
+    aliyun_sms_sign_name: str = ""
+    aliyun_sms_template: str = ""
+    aliyun_voice_template: str = ""
+    aliyun_voice_show_number: str = ""
+    aliyun_sms_endpoint: str = "dysmsapi.aliyuncs.com"
+    aliyun_voice_endpoint: str = "dyvmsapi.aliyuncs.com"
+
+    @property
+    def embedded(self) -> bool:
+        return not self.database_url.get_secret_value()
+
+    @property
+    def tz(self) -> ZoneInfo:
+        return ZoneInfo(self.timezone)
+
+    @property
+    def base_url(self) -> str:
+        """Where people outside reach this server: the start of answer links."""
+        return (self.public_url or f"http://{self.http_host}:{self.http_port}").rstrip("/")
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError):
+            raise ValueError(f"{value!r} is not an IANA time zone, for example Asia/Shanghai") from None
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _http_url(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return value
+
+    @model_validator(mode="after")
+    def _smtp_pair(self) -> Self:
+        if bool(self.smtp_url.get_secret_value()) != bool(self.smtp_from):
+            raise ValueError("SHOUWANG_SMTP_URL and SHOUWANG_SMTP_FROM go together")
+        return self
+
+
+def load(**overrides: Any) -> Settings:
+    """Settings from the environment. Raises `SettingsError` with a sentence that names the setting to mend."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    given = {name for name in {*os.environ, *dotenv_values(".env")} if name.upper().startswith(PREFIX)}
+    unknown = sorted(name for name in given if name.upper() not in known)
+    if unknown:
+        raise SettingsError(f"unknown setting {', '.join(unknown)}; known are: {', '.join(sorted(known))}")
+    try:
+        return Settings(**overrides)
+    except ValueError as error:
+        raise SettingsError(_in_words(error)) from None
+
+
+def _in_words(error: ValueError) -> str:
+    problems = getattr(error, "errors", lambda **_: [{"loc": (), "msg": str(error)}])(include_input=False)
+    return "; ".join(f"{PREFIX}{'_'.join(str(part) for part in p['loc']).upper()}: {p['msg']}" for p in problems)
+
+
+class Keys:
+    """The two secrets: one seals personal data, one signs tokens. Never printed."""
+
+    def __init__(self, data: bytes, token: bytes) -> None:
+        self.data = data
+        self.token = token
+
+
+def load_keys(settings: Settings) -> Keys:
+    """Keys from the settings; in embedded mode missing ones are made and kept in DATA_DIR (mode 0600).
+
+    Raises `SettingsError` outside embedded mode when one is missing, and always when one is weak.
+    """
+    return Keys(_key(settings, "data_key"), _key(settings, "token_key"))
+
+
+def _key(settings: Settings, name: str) -> bytes:
+    text = getattr(settings, name).get_secret_value()
+    if not text and settings.embedded:
+        text = kept_secret(settings.data_dir / f"{name}", lambda: new_key())
+    variable = PREFIX + name.upper()
+    if not text:
+        raise SettingsError(
+            f"{variable} is missing: set it to 32 random bytes in base64 (`shouwang new-key` prints one)"
+        )
+    try:
+        key = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise SettingsError(f"{variable} is not base64 (`shouwang new-key` prints a good one)") from None
+    if len(key) != KEY_BYTES or len(set(key)) < 8:
+        raise SettingsError(f"{variable} is weak: it must be 32 random bytes in base64 (`shouwang new-key` prints one)")
+    return key
+
+
+def new_key() -> str:
+    """32 random bytes in base64."""
+    return base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()
+
+
+def kept_secret(path: Path, make: Any) -> str:
+    """The secret kept in `path`; made by `make()` and written with mode 0600 the first time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_text().strip()
+    with os.fdopen(handle, "w") as file:
+        text: str = make()
+        file.write(text + "\n")
+    return text

@@ -1,0 +1,10 @@
+"""Every table, in one import: for migrations and tests."""
+
+from app.access import tables as access
+from app.alarms import tables as alarms
+from app.devices import tables as devices
+from app.elders import tables as elders
+from app.notify import tables as notify
+from app.visits import tables as visits
+
+__all__ = ["access", "alarms", "devices", "elders", "notify", "visits"]
