@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from enum import StrEnum
@@ -44,11 +44,23 @@ def sessions(engine: AsyncEngine) -> Sessions:
     return async_sessionmaker(engine, expire_on_commit=False)
 
 
+LastAct = Callable[[AsyncSession], Awaitable[None]]
+
+
+def before_commit(session: AsyncSession, act: LastAct) -> None:
+    """Do `act` once at the end of this session's transaction, however often it is asked for."""
+    acts: list[LastAct] = session.info.setdefault("before_commit", [])
+    if act not in acts:
+        acts.append(act)
+
+
 @asynccontextmanager
 async def transaction(maker: Sessions) -> AsyncIterator[AsyncSession]:
     """One unit of work: committed at the end, rolled back on any exception."""
     async with maker() as session, session.begin():
         yield session
+        for act in session.info.pop("before_commit", []):
+            await act(session)
 
 
 # --- column helpers ------------------------------------------------------------------------------------------------

@@ -29,4 +29,4 @@ def set_up(level: str, *, human: bool = False) -> None:
 
 def get(name: str) -> Any:
     """A logger that names its room."""
-    return structlog.get_logger().bind(room=name)
+    return structlog.get_logger(room=name)

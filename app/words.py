@@ -183,3 +183,8 @@ def speak(language: str) -> None:
 def say(key: str, **figures: object) -> str:
     """The sentence of `key` with its figures. An unknown key is a programming error and raises KeyError."""
     return _TABLES[_language][key].format(**figures)
+
+
+def language() -> str:
+    """The language this process speaks."""
+    return _language

@@ -1,0 +1,1 @@
+"""Thin routers. `build()` composes them into one application."""

@@ -79,6 +79,12 @@ class Channels:
         if len(self._by_kind) != len(channels):
             raise ValueError("two channels of one kind")
 
+    def add(self, channel: Channel) -> None:
+        """A channel that comes with a part started later (the broker's connection)."""
+        if channel.kind in self._by_kind:
+            raise ValueError(f"two channels of kind {channel.kind}")
+        self._by_kind[channel.kind] = channel
+
     def get(self, kind: ChannelKind) -> Channel | None:
         return self._by_kind.get(kind)
 

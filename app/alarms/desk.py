@@ -1,0 +1,240 @@
+"""The alarms' side of sending: what a notice says when it goes out, and what follows from how it went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app import metrics
+from app.access.sealing import Sealer
+from app.alarms import entries, facts
+from app.alarms.links import Links
+from app.alarms.views import COLUMNS, Shapes
+from app.ids import NoticeId
+from app.notify import outbox
+from app.notify.channel import Letter, Sent
+from app.notify.outbox import Claim, Planned, Recipient, Settled
+from app.notify.vocabulary import ASKING, ChannelKind, Purpose, RecipientType
+from app.words import say
+
+_LETTERS = sa.text(
+    f"""
+    SELECT n.id, n.purpose, n.reason, n.recipient_type, n.recipient_id, n.recipient_name, n.recipient_role, n.channel,
+           n.channel_id, c.address_sealed AS channel_address, c.secret_sealed AS channel_secret, {COLUMNS}
+    FROM notices n JOIN alarms a ON a.id = n.alarm_id JOIN elders e ON e.id = a.elder_id
+    LEFT JOIN channels c ON c.id = n.channel_id
+    WHERE n.id = ANY(CAST(:ids AS uuid[]))
+    """  # noqa: S608 - a constant
+)
+
+# The failed notice's recipient, their next channel after the failed one, and whether the alarm still waits.
+_NEXT_CHANNEL = sa.text(
+    """
+    SELECT n.id, n.alarm_id, n.purpose, n.round, n.recipient_type, n.recipient_id, n.recipient_name, n.recipient_role,
+           next.id AS channel_id, next.kind AS channel
+    FROM notices n
+    JOIN channels failed ON failed.id = n.channel_id
+    CROSS JOIN LATERAL (
+        SELECT ch.id, ch.kind FROM channels ch
+        WHERE ch.position > failed.position
+          AND (ch.contact_id = failed.contact_id OR ch.visitor_id = failed.visitor_id)
+        ORDER BY ch.position LIMIT 1
+    ) next
+    JOIN alarms a ON a.id = n.alarm_id
+    WHERE n.id = ANY(CAST(:ids AS uuid[]))
+      AND (a.state = 'open' OR n.purpose <> ALL(CAST(:asking AS text[])))
+    """
+)
+
+# Open alarms of which no person was told and no way to one is left: every notice of the round failed.
+_UNREACHABLE = sa.text(
+    """
+    UPDATE alarms a
+    SET unreachable_since = :now, version = version + 1,
+        next_at = CASE WHEN step < jsonb_array_length(plan -> 'steps') - 1 THEN :now ELSE next_at END
+    WHERE a.id = ANY(CAST(:alarm_ids AS uuid[])) AND a.state = 'open' AND a.unreachable_since IS NULL
+      AND NOT EXISTS (SELECT FROM notices n WHERE n.alarm_id = a.id AND n.recipient_type IN ('contact', 'visitor')
+                      AND n.state IN ('pending', 'sending', 'sent', 'delivered'))
+    RETURNING a.id, a.region_code
+    """
+)
+
+_FIRST_SENT = sa.text(
+    """
+    UPDATE alarms SET first_sent_at = :now WHERE id = ANY(CAST(:alarm_ids AS uuid[])) AND first_sent_at IS NULL
+    RETURNING received_at
+    """
+)
+_REACHED = sa.text(
+    """
+    UPDATE alarms SET unreachable_since = NULL, version = version + 1
+    WHERE id = ANY(CAST(:alarm_ids AS uuid[])) AND unreachable_since IS NOT NULL
+    """
+)
+_SETTLED = sa.text(
+    "SELECT n.id, n.recipient_type, n.recipient_name, n.recipient_role, n.error, n.reason, a.region_code "
+    "FROM notices n JOIN alarms a ON a.id = n.alarm_id WHERE n.id = ANY(CAST(:ids AS uuid[])) ORDER BY n.id"
+)
+
+
+class AlarmDesk:
+    """See `app.notify.dispatcher.Desk`."""
+
+    def __init__(self, sealer: Sealer, shapes: Shapes, links: Links) -> None:
+        self._sealer = sealer
+        self._shapes = shapes
+        self._links = links
+
+    # --- what a notice says ------------------------------------------------------------------------------------------
+
+    async def compose(self, session: AsyncSession, claims: Sequence[Claim], now: datetime) -> Mapping[NoticeId, Letter]:
+        rows = (await session.execute(_LETTERS, {"ids": [claim.id for claim in claims]})).mappings()
+        alarms: dict[UUID, dict[str, Any]] = {}
+        letters: dict[NoticeId, Letter] = {}
+        for row in rows:
+            letter = self._letter(row, alarms, now)
+            if letter is not None:
+                letters[NoticeId(row["id"])] = letter
+        return letters
+
+    def _letter(self, row: Any, alarms: dict[UUID, dict[str, Any]], now: datetime) -> Letter | None:
+        notice_id = NoticeId(row["id"])
+        match ChannelKind(row["channel"]):
+            case ChannelKind.DEVICE:
+                return self._to_device(notice_id, row, now)
+            case ChannelKind.CONSOLE if row["channel_id"] is None:
+                address, secret = "", None
+            case _ if row["channel_address"] is None:
+                return None
+            case _:
+                channel_id: UUID = row["channel_id"]
+                address = self._sealer.open(row["channel_address"], record=channel_id)
+                secret = self._sealer.open_optional(row["channel_secret"], record=channel_id)
+        alarm = alarms.get(row["alarm_id"])
+        if alarm is None:
+            alarm = alarms[row["alarm_id"]] = self._shapes.alarm(row, now=now, plainly=True)
+        is_person = row["recipient_type"] != RecipientType.OPERATORS.value
+        url = self._links.url(notice_id) if is_person else None
+        kind = say(f"kind.{row['kind']}")
+        title = say("notice.title", severity=say(f"severity.{row['severity']}"), name=row["elder_name"], kind=kind)
+        text = say(
+            f"notice.{row['purpose']}",
+            because=row["because"],
+            reason=row["reason"],
+            time=self._shapes.clock_time(row["raised_at"]),
+            minutes=int((now - row["raised_at"]).total_seconds() // 60),
+        )
+        return Letter(
+            notice_id=notice_id,
+            address=address,
+            secret=secret,
+            title=title,
+            text=text + ("\n" + say("notice.link", url=url) if url else ""),
+            short={"name": row["elder_name"], "kind": kind, "because": row["because"], "link": url or ""},
+            payload={
+                "type": row["purpose"],
+                "timestamp": self._shapes.time(now),
+                "data": {
+                    "alarm": alarm,
+                    "recipient": {
+                        "type": row["recipient_type"],
+                        "id": row["recipient_id"],
+                        "name": row["recipient_name"],
+                        "role": row["recipient_role"],
+                    },
+                    "reason": row["reason"],
+                    "ack_url": url,
+                },
+            },
+            composed_at=now,
+        )
+
+    def _to_device(self, notice_id: NoticeId, row: Mapping[str, Any], now: datetime) -> Letter:
+        payload = {
+            "type": "alarm_state",
+            "alarm_id": str(row["alarm_id"]),
+            "state": row["alarm_state"],
+            "message": row["reason"],
+        }
+        return Letter(notice_id, row["recipient_id"], None, "", row["reason"], {}, payload, now)
+
+    # --- what follows ------------------------------------------------------------------------------------------------
+
+    async def settled(self, session: AsyncSession, settled: Sequence[Settled], now: datetime) -> None:
+        if not settled:
+            return
+        sent = sorted(
+            {
+                s.claim.alarm_id
+                for s in settled
+                if isinstance(s.outcome, Sent) and s.claim.channel is not ChannelKind.DEVICE
+            }
+        )
+        if sent:
+            first = await session.execute(_FIRST_SENT, {"alarm_ids": sent, "now": now})
+            for row in first:
+                metrics.EVENT_TO_FIRST_NOTICE.observe((now - row.received_at).total_seconds())
+        await self._tell_the_feed(session, settled, now)
+        reached = sorted(
+            {
+                s.claim.alarm_id
+                for s in settled
+                if isinstance(s.outcome, Sent) and s.claim.channel not in (ChannelKind.DEVICE, ChannelKind.CONSOLE)
+            }
+        )
+        if reached:
+            await session.execute(_REACHED, {"alarm_ids": reached})
+        # A failed delivery starts the recipient's next channel now; a failure that may pass is tried again beside it.
+        failed = [
+            s for s in settled if not isinstance(s.outcome, Sent) and (s.state == "failed" or s.claim.attempt == 1)
+        ]
+        if failed:
+            await self._start_next_channels(session, failed, now)
+        lost = sorted({s.claim.alarm_id for s in settled if s.state == "failed" and s.claim.purpose in ASKING})
+        if lost:
+            await self._say_unreachable(session, lost, now)
+
+    async def _start_next_channels(self, session: AsyncSession, failed: Sequence[Settled], now: datetime) -> None:
+        rows = await session.execute(
+            _NEXT_CHANNEL, {"ids": [s.claim.id for s in failed], "asking": [p.value for p in ASKING]}
+        )
+        await outbox.plan(session, [
+            Planned(row.alarm_id, Purpose(row.purpose), row.round, say("reason.next_channel"),
+                    Recipient(RecipientType(row.recipient_type), row.recipient_id, row.recipient_name,
+                              row.recipient_role, ChannelKind(row.channel), row.channel_id))
+            for row in rows
+        ], now=now)  # fmt: skip
+
+    async def _say_unreachable(self, session: AsyncSession, alarm_ids: list[UUID], now: datetime) -> None:
+        rows = (await session.execute(_UNREACHABLE, {"alarm_ids": alarm_ids, "now": now})).all()
+        because = "every channel of everybody failed"
+        await entries.write(session, [(row.id, "unreachable", None, {"because": because}) for row in rows], now=now)
+        for row in rows:
+            facts.tell(
+                session, "alarm.unreachable", region_code=row.region_code, alarm_id=row.id, now=now, because=because
+            )
+
+    async def _tell_the_feed(self, session: AsyncSession, settled: Sequence[Settled], now: datetime) -> None:
+        told = {s.claim.id: s for s in settled if s.state in ("sent", "delivered", "failed")}
+        if not told:
+            return
+        for row in await session.execute(_SETTLED, {"ids": list(told)}):
+            one = told[NoticeId(row.id)]
+            facts.tell(
+                session,
+                "notice.failed" if one.state == "failed" else "notice.sent",
+                region_code=row.region_code,
+                alarm_id=one.claim.alarm_id,
+                now=now,
+                notice_id=str(row.id),
+                channel=one.claim.channel.value,
+                purpose=one.claim.purpose.value,
+                recipient={"type": row.recipient_type, "name": row.recipient_name, "role": row.recipient_role},
+                reason=row.reason,
+                error=row.error,
+            )

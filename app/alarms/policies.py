@@ -1,0 +1,40 @@
+"""Escalation policies: the newest for the severity, the nearest region first."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.alarms.escalation import Plan, default_plan, make_plan
+from app.rules.verdict import Severity
+
+_APPLYING = sa.text(
+    """
+    SELECT DISTINCT ON (severity, region_code) severity, region_code, name, steps, repeat_last_every_s
+    FROM escalation_policies
+    WHERE EXISTS (SELECT FROM unnest(CAST(:regions AS text[])) AS r(code) WHERE starts_with(r.code, region_code))
+    ORDER BY severity, region_code, id DESC
+    """
+)
+
+
+class Policies:
+    """The policies that apply to some regions, looked up once."""
+
+    def __init__(self, rows: Sequence[Any]) -> None:
+        self._rows = rows
+
+    def plan(self, severity: Severity, region_code: str) -> Plan:
+        fitting = [r for r in self._rows if r.severity == severity.value and region_code.startswith(r.region_code)]
+        if not fitting:
+            return default_plan(severity)
+        nearest = max(fitting, key=lambda row: len(row.region_code))
+        return make_plan(nearest.name, nearest.steps, nearest.repeat_last_every_s, severity=severity)
+
+
+async def policies_for(session: AsyncSession, regions: Collection[str]) -> Policies:
+    rows = await session.execute(_APPLYING, {"regions": sorted(set(regions))})
+    return Policies(rows.all())

@@ -1,0 +1,91 @@
+"""The people behind a step's targets, as they are now. Plans are frozen; people are looked up live."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.notify.outbox import Recipient
+from app.notify.vocabulary import ChannelKind, RecipientType, Target
+from app.words import say
+
+# Everybody who could be told about each elder, by target, with their first channel. An office is held on a day in
+# local time; the deputy stands in where nobody is village head today.
+_PEOPLE = sa.text(
+    """
+    WITH wanted AS (SELECT id, region_code FROM elders WHERE id = ANY(CAST(:elder_ids AS uuid[]))),
+    office AS (
+        SELECT w.id AS elder_id, d.visitor_id, d.role,
+               bool_or(d.role = 'village_head') OVER (PARTITION BY w.id) AS has_head
+        FROM wanted w JOIN duties d
+          ON (d.region_code = w.region_code AND d.role IN ('village_head', 'deputy')
+              OR d.region_code = left(w.region_code, 9) || '000' AND d.role = 'township_duty')
+         AND d.since <= :today AND (d.until IS NULL OR d.until >= :today)
+    ),
+    person AS (
+        SELECT c.elder_id, 'emergency_contacts' AS target, 'contact' AS type, c.id, c.name, c.priority AS rank
+        FROM contacts c WHERE c.elder_id = ANY(CAST(:elder_ids AS uuid[])) AND c.is_emergency
+        UNION ALL
+        SELECT a.elder_id, 'assigned_visitors', 'visitor', v.id, v.name, CASE a.role WHEN 'primary' THEN 1 ELSE 2 END
+        FROM assignments a JOIN visitors v ON v.id = a.visitor_id
+        WHERE a.elder_id = ANY(CAST(:elder_ids AS uuid[])) AND a.ended_at IS NULL
+        UNION ALL
+        SELECT o.elder_id, CASE o.role WHEN 'township_duty' THEN 'township_duty' ELSE 'village_head' END,
+               'visitor', v.id, v.name, 1
+        FROM office o JOIN visitors v ON v.id = o.visitor_id
+        WHERE o.role <> 'deputy' OR NOT o.has_head
+    )
+    SELECT p.elder_id, p.target, p.type, p.id, p.name, first.id AS channel_id, first.kind AS channel
+    FROM person p
+    CROSS JOIN LATERAL (
+        SELECT ch.id, ch.kind FROM channels ch
+        WHERE CASE p.type WHEN 'contact' THEN ch.contact_id = p.id ELSE ch.visitor_id = p.id END
+        ORDER BY ch.position LIMIT 1
+    ) first
+    ORDER BY p.elder_id, p.rank, p.id
+    """
+)
+
+People = Mapping[UUID, Mapping[Target, list[Recipient]]]
+
+
+async def people_of(session: AsyncSession, elder_ids: Collection[UUID], *, now: datetime, tz: ZoneInfo) -> People:
+    """Who can be told about each elder, by target. A person without any channel is nobody here (see readiness)."""
+    rows = await session.execute(_PEOPLE, {"elder_ids": list(set(elder_ids)), "today": now.astimezone(tz).date()})
+    found: dict[UUID, dict[Target, list[Recipient]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        target = Target(row.target)
+        found[row.elder_id][target].append(
+            Recipient(
+                RecipientType(row.type), str(row.id), row.name, target.value, ChannelKind(row.channel), row.channel_id
+            )
+        )
+    return found
+
+
+def operators() -> Recipient:
+    """The duty desk: its console, beside the feed it watches."""
+    return Recipient(
+        RecipientType.OPERATORS, "operators", say("operators.name"), Target.OPERATORS.value, ChannelKind.CONSOLE, None
+    )
+
+
+def chosen(people: Mapping[Target, list[Recipient]], targets: Collection[Target]) -> list[Recipient]:
+    """The recipients of a step, each once, in the order of the targets."""
+    once: dict[str, Recipient] = {}
+    for target in targets:
+        group = [operators()] if target is Target.OPERATORS else people.get(target, [])
+        for recipient in group:
+            once.setdefault(recipient.id, recipient)
+    return list(once.values())
+
+
+def reaches_a_person(recipients: Collection[Recipient]) -> bool:
+    """A screen at the duty desk is not a person who was told."""
+    return any(recipient.type is not RecipientType.OPERATORS for recipient in recipients)

@@ -1,0 +1,149 @@
+"""The FastAPI application: routers, problems, the OpenAPI document with the webhooks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from typing import Any
+
+from fastapi import APIRouter, Depends, FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+
+from app.api import (
+    alarms,
+    answer,
+    auth,
+    contacts,
+    devices,
+    elders,
+    policies,
+    problems,
+    regions,
+    running,
+    stream,
+    visits,
+)
+from app.api.answer import AnswerIn, PageRefusal, refusal_page
+from app.api.context import Parts, principal
+from app.api.problems import Problem, responses
+from app.readiness import Finding
+
+BASE = "/api/v1"
+_MAX_BODY = 1024 * 1024
+_DESCRIPTION = """Alarms from the homes of older people, and the visiting-care ledger beside them.
+
+Get a token from `POST /api/v1/auth/token` and send it as `Authorization: Bearer …`. Errors are problem documents
+(RFC 9457). Lists give `next_cursor`. A POST may carry an `Idempotency-Key`; changes may carry `If-Match`."""
+
+Findings = Callable[[], list[Finding]]
+Lag = Callable[[datetime], float]
+
+
+def build(
+    parts: Parts,
+    *,
+    roles: Collection[str],
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
+    inner_findings: Findings = list,
+    ingest_lag_s: Lag = lambda _: 0.0,
+) -> FastAPI:
+    """The application. A process without the `api` role still says how it is: /healthz, /readyz, /metrics."""
+    app = FastAPI(
+        title="Shouwang 守望", version="1", description=_DESCRIPTION, lifespan=lifespan, max_body_size=_MAX_BODY,
+        redoc_url=None, generate_unique_id_function=_operation_id,
+    )  # fmt: skip
+    app.state.parts = parts
+    app.state.inner_findings = inner_findings
+    app.state.ingest_lag_s = ingest_lag_s
+    problems.install(app)
+    app.add_exception_handler(PageRefusal, refusal_page)
+    app.include_router(running.router)
+    if "api" in roles:
+        _include_api(app)
+    app.openapi = lambda: _document(app)  # type: ignore[method-assign]
+    return app
+
+
+def _include_api(app: FastAPI) -> None:
+    app.include_router(answer.router, responses=responses(503))
+    app.include_router(auth.public, prefix=BASE, responses=responses(400, 413, 503))
+    app.include_router(stream.router, prefix=BASE)  # before /alarms/{alarm_id}
+    guarded = APIRouter(dependencies=[Depends(principal)], responses=responses(400, 401, 403, 409, 413, 422, 503))
+    for area in (auth, regions, elders, contacts, devices, policies, visits, alarms):
+        guarded.include_router(area.router)
+    app.include_router(guarded, prefix=BASE)
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema:
+        return app.openapi_schema
+    document = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes, openapi_version="3.1.0"
+    )
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    for model in (Problem, AnswerIn):
+        _add_schema(schemas, model)
+    document["webhooks"] = {"alarm": {"post": _webhook()}}
+    app.openapi_schema = document
+    return document
+
+
+def _add_schema(schemas: dict[str, Any], model: type[BaseModel]) -> None:
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas.update(schema.pop("$defs", {}))
+    schemas[model.__name__] = schema
+
+
+def _webhook() -> dict[str, Any]:
+    """What a contact's or visitor's webhook channel receives."""
+    recipient = {"type": "object", "properties": {n: {"type": "string"} for n in ("type", "id", "name", "role")}}
+    types = [
+        "alarm.raised",
+        "alarm.escalated",
+        "alarm.reopened",
+        "alarm.calmed",
+        "alarm.repeated",
+        "alarm.reminded",
+        "alarm.acknowledged",
+        "alarm.resolved",
+    ]
+    payload = {
+        "type": "object",
+        "required": ["type", "timestamp", "data"],
+        "properties": {
+            "type": {"type": "string", "enum": types},
+            "timestamp": {"type": "string", "format": "date-time"},
+            "data": {
+                "type": "object",
+                "properties": {
+                    "alarm": {"$ref": "#/components/schemas/AlarmOut"},
+                    "recipient": recipient,
+                    "reason": {"type": "string"},
+                    "ack_url": {"type": ["string", "null"], "description": "The recipient's answer link."},
+                },
+            },
+        },
+    }
+    headers = [
+        {"name": name, "in": "header", "required": True, "schema": {"type": "string"}, "description": text}
+        for name, text in (
+            ("webhook-id", "The notice's id: the same on every attempt."),
+            ("webhook-timestamp", "Seconds since the epoch."),
+            ("webhook-signature", "Standard Webhooks, with the channel's secret."),
+        )
+    ]
+    return {
+        "summary": "An alarm, to a webhook channel",
+        "description": "Sent to each `webhook` channel of a contact or visitor. Answer 2xx within 5 s; 5xx, 408, 425 "
+        "and 429 are tried again; redirects are not followed.",
+        "parameters": headers,
+        "requestBody": {"content": {"application/json": {"schema": payload}}},
+        "responses": {"2XX": {"description": "Taken."}},
+    }

@@ -1,0 +1,323 @@
+"""Devices, their bindings, what they said, the unclaimed, and the quarantine."""
+
+from __future__ import annotations
+
+import base64
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import sqlalchemy as sa
+from fastapi import APIRouter, Depends, Path, Query, Response
+from pydantic import BaseModel, Field, StringConstraints
+from sqlmodel import col, select
+
+from app.access import audit
+from app.access.principal import Right, within
+from app.api import pages
+from app.api.bodies import Body, DeviceIdText, Region12, etag
+from app.api.context import NowDep, PrincipalDep, SessionDep
+from app.api.problems import responses
+from app.api.transactional import Transactional, idempotent
+from app.devices import wearing
+from app.devices.tables import Device, RejectedMessage, UnclaimedDevice
+from app.devices.vocabulary import DeviceKind, RejectReason
+from app.elders import register
+from app.errors import Conflict, InvalidInput, NotFound
+
+router = APIRouter(route_class=Transactional, tags=["devices"], dependencies=[Depends(idempotent)])
+DeviceId = Annotated[str, Path(max_length=128, pattern=r"^[^\x00]+$", examples=["sos-0001"])]
+Place = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00]+$")]
+
+
+class DeviceIn(Body):
+    device_id: DeviceIdText
+    kind: DeviceKind
+    profile: Literal["native"] = "native"
+    place: Place | None = Field(default=None, examples=["卧室床头"])
+    region_code: Region12 | None = Field(default=None, description="Whose device it is until it is bound.")
+
+
+class DeviceOut(BaseModel):
+    device_id: str
+    kind: DeviceKind
+    profile: str
+    elder_id: UUID | None
+    place: str | None
+    online: bool | None
+    battery: int | None
+    last_seen_at: datetime | None
+
+
+class BindingIn(Body):
+    elder_id: UUID
+
+
+class BindingOut(BaseModel):
+    elder_id: UUID
+    bound_at: datetime
+    unbound_at: datetime | None
+
+
+class EventOut(BaseModel):
+    id: UUID
+    device_id: str
+    elder_id: UUID | None
+    type: str
+    event_id: str | None
+    occurred_at: datetime
+    received_at: datetime
+    late: bool
+    data: dict[str, Any]
+
+
+class UnclaimedOut(BaseModel):
+    device_id: str
+    first_seen_at: datetime
+    last_seen_at: datetime
+    messages: int
+    last_topic: str
+    profile_guess: str
+
+
+class RejectedOut(BaseModel):
+    id: UUID
+    received_at: datetime
+    topic: str
+    device_id: str | None
+    reason: RejectReason
+    detail: str
+    payload: str
+    encoding: Literal["utf-8", "base64"]
+
+
+@router.get("/devices", summary="Devices within your scope, newest first")
+async def devices(
+    who: PrincipalDep,
+    session: SessionDep,
+    limit: pages.Limit = 50,
+    cursor: pages.Cursor = None,
+    elder_id: UUID | None = None,
+) -> pages.Page[DeviceOut]:
+    before = pages.decode(cursor, datetime, str)
+    where, values = ["d.region_code LIKE :scope"], {"scope": who.region_code + "%", "limit": limit + 1}
+    if before:
+        where.append("(d.created_at, d.device_id) < (:at, :id)")
+        values |= {"at": before[0], "id": before[1]}
+    if elder_id:
+        where.append("b.elder_id = :elder_id")
+        values["elder_id"] = elder_id
+    rows = (
+        await session.execute(
+            sa.text(
+                f"{wearing.DEVICE_ROWS} WHERE {' AND '.join(where)} "
+                "ORDER BY d.created_at DESC, d.device_id DESC LIMIT :limit"
+            ),
+            values,
+        )
+    ).all()
+    return pages.Page[DeviceOut].model_validate(
+        pages.page(rows, limit, wearing.device_shape, "created_at", "device_id")
+    )
+
+
+@router.post("/devices", status_code=201, responses=responses(409), summary="Register (claim) a device")
+async def register_device(
+    body: DeviceIn, response: Response, who: PrincipalDep, session: SessionDep, now: NowDep
+) -> DeviceOut:
+    who.must(Right.MANAGE)
+    if await session.get(Device, body.device_id) is not None:
+        raise Conflict("a device of this id is registered already", field="device_id")
+    if body.region_code:
+        await register.must_be_region(session, who, body.region_code)
+    device = await wearing.register(
+        session, device_id=body.device_id, kind=body.kind, profile=body.profile, place=body.place,
+        region_code=body.region_code or who.region_code, now=now,
+    )  # fmt: skip
+    audit.note(
+        session,
+        who,
+        action="device.registered",
+        subject_type="device",
+        subject_id=device.device_id,
+        now=now,
+        region_code=device.region_code,
+    )
+    response.headers.update(etag(device.version))
+    return await _out(session, device.device_id)
+
+
+@router.get("/devices/unclaimed", summary="Devices that speak and that nobody registered")
+async def unclaimed(
+    who: PrincipalDep, session: SessionDep, limit: pages.Limit = 50, cursor: pages.Cursor = None
+) -> pages.Page[UnclaimedOut]:
+    """Nobody knows yet whose they are: for those who may register devices."""
+    who.must(Right.MANAGE)
+    before = pages.decode(cursor, datetime, str)
+    query = select(UnclaimedDevice)
+    if before:
+        query = query.where(
+            sa.tuple_(col(UnclaimedDevice.last_seen_at), col(UnclaimedDevice.device_id)) < tuple(before)
+        )
+    query = query.order_by(col(UnclaimedDevice.last_seen_at).desc(), col(UnclaimedDevice.device_id).desc())
+    rows = (await session.execute(query.limit(limit + 1))).scalars().all()
+    return pages.Page[UnclaimedOut].model_validate(
+        pages.page(
+            rows,
+            limit,
+            lambda u: {name: getattr(u, name) for name in UnclaimedOut.model_fields},
+            "last_seen_at",
+            "device_id",
+        )
+    )
+
+
+@router.get("/devices/{device_id}", responses=responses(404), summary="One device")
+async def device(device_id: DeviceId, response: Response, who: PrincipalDep, session: SessionDep) -> DeviceOut:
+    found = await _within(session, who, device_id)
+    response.headers.update(etag(found.version))
+    return await _out(session, device_id)
+
+
+@router.put("/devices/{device_id}/binding", responses=responses(404), summary="Who wears the device from now on")
+async def bind(device_id: DeviceId, body: BindingIn, who: PrincipalDep, session: SessionDep, now: NowDep) -> DeviceOut:
+    """The binding before ends at the same moment; events belong to whoever wore the device when they happened."""
+    who.must(Right.MANAGE)
+    found = await _within(session, who, device_id, lock=True)
+    try:
+        elder = await register.elder_within(session, who, body.elder_id)
+    except NotFound:
+        raise InvalidInput("no such elder", field="elder_id") from None
+    await wearing.bind(session, found, elder_id=elder.id, region_code=elder.region_code, now=now)
+    audit.note(
+        session,
+        who,
+        action="device.bound",
+        subject_type="device",
+        subject_id=device_id,
+        now=now,
+        region_code=elder.region_code,
+        elder_id=str(elder.id),
+    )
+    return await _out(session, device_id)
+
+
+@router.delete("/devices/{device_id}/binding", status_code=204, responses=responses(404), summary="Nobody wears it")
+async def unbind(device_id: DeviceId, who: PrincipalDep, session: SessionDep, now: NowDep) -> None:
+    who.must(Right.MANAGE)
+    found = await _within(session, who, device_id, lock=True)
+    if not await wearing.unbind(session, device_id, now=now):
+        raise NotFound("the device is bound to nobody")
+    audit.note(
+        session,
+        who,
+        action="device.unbound",
+        subject_type="device",
+        subject_id=device_id,
+        now=now,
+        region_code=found.region_code,
+    )
+
+
+@router.get("/devices/{device_id}/binding", responses=responses(404), summary="Who wore the device when")
+async def bindings(
+    device_id: DeviceId, who: PrincipalDep, session: SessionDep, limit: pages.Limit = 50, cursor: pages.Cursor = None
+) -> pages.Page[BindingOut]:
+    await _within(session, who, device_id)
+    before = pages.decode(cursor, UUID)
+    rows = (
+        await session.execute(
+            sa.text(
+                "SELECT b.id, b.elder_id, b.bound_at, b.unbound_at FROM bindings b JOIN elders e ON e.id = b.elder_id "
+                "WHERE b.device_id = :device_id AND e.region_code LIKE :scope "
+                "AND (CAST(:before AS uuid) IS NULL OR b.id < :before) ORDER BY b.id DESC LIMIT :limit"
+            ),
+            {
+                "device_id": device_id,
+                "scope": who.region_code + "%",
+                "before": before[0] if before else None,
+                "limit": limit + 1,
+            },
+        )
+    ).all()
+    return pages.Page[BindingOut].model_validate(
+        pages.page(rows, limit, lambda r: {n: getattr(r, n) for n in BindingOut.model_fields}, "id")
+    )
+
+
+@router.get("/devices/{device_id}/events", responses=responses(404), summary="What a device said, newest first")
+async def events(
+    device_id: DeviceId, who: PrincipalDep, session: SessionDep, limit: pages.Limit = 50, cursor: pages.Cursor = None
+) -> pages.Page[EventOut]:
+    """Events of a wearer outside your scope are left out."""
+    await _within(session, who, device_id)
+    before = pages.decode(cursor, UUID)
+    rows = (
+        await session.execute(
+            sa.text(
+                "SELECT v.* FROM device_events v LEFT JOIN elders e ON e.id = v.elder_id "
+                "WHERE v.device_id = :device_id AND (e.id IS NULL OR e.region_code LIKE :scope) "
+                "AND (CAST(:before AS uuid) IS NULL OR v.id < :before) ORDER BY v.id DESC LIMIT :limit"
+            ),
+            {
+                "device_id": device_id,
+                "scope": who.region_code + "%",
+                "before": before[0] if before else None,
+                "limit": limit + 1,
+            },
+        )
+    ).all()
+    return pages.Page[EventOut].model_validate(
+        pages.page(rows, limit, lambda r: {n: getattr(r, n) for n in EventOut.model_fields}, "id")
+    )
+
+
+@router.get("/rejected-messages", summary="Messages that could not be used, and why")
+async def rejected(
+    who: PrincipalDep,
+    session: SessionDep,
+    limit: pages.Limit = 50,
+    cursor: pages.Cursor = None,
+    device_id: Annotated[str | None, Query(max_length=128, pattern=r"^[^\x00]*$")] = None,
+    reason: RejectReason | None = None,
+) -> pages.Page[RejectedOut]:
+    """Whole messages, which may hold anything: for those who may register devices."""
+    who.must(Right.MANAGE)
+    before = pages.decode(cursor, UUID)
+    query = select(RejectedMessage)
+    if device_id:
+        query = query.where(col(RejectedMessage.device_id) == device_id)
+    if reason:
+        query = query.where(col(RejectedMessage.reason) == reason)
+    if before:
+        query = query.where(col(RejectedMessage.id) < before[0])
+    if who.region_code:
+        # A message of a registered device is its region's; one of an unknown device is anybody's to claim.
+        foreign = select(Device.device_id).where(
+            col(Device.device_id) == col(RejectedMessage.device_id), ~within(who, col(Device.region_code))
+        )
+        query = query.where(~foreign.exists())
+    rows = (await session.execute(query.order_by(col(RejectedMessage.id).desc()).limit(limit + 1))).scalars().all()
+    return pages.Page[RejectedOut].model_validate(pages.page(rows, limit, _rejected_shape, "id"))
+
+
+def _rejected_shape(row: RejectedMessage) -> dict[str, Any]:
+    try:
+        payload, encoding = row.payload.decode(), "utf-8"
+    except UnicodeDecodeError:
+        payload, encoding = base64.b64encode(row.payload).decode(), "base64"
+    shown = {name: getattr(row, name) for name in ("id", "received_at", "topic", "device_id", "reason", "detail")}
+    return {**shown, "payload": payload, "encoding": encoding}
+
+
+async def _within(session: Any, who: Any, device_id: str, *, lock: bool = False) -> Device:
+    query = select(Device).where(col(Device.device_id) == device_id, within(who, col(Device.region_code)))
+    found: Device | None = (await session.execute(query.with_for_update() if lock else query)).scalar_one_or_none()
+    if found is None:
+        raise NotFound("no such device")
+    return found
+
+
+async def _out(session: Any, device_id: str) -> DeviceOut:
+    row = (await session.execute(sa.text(f"{wearing.DEVICE_ROWS} WHERE d.device_id = :id"), {"id": device_id})).one()
+    return DeviceOut.model_validate(wearing.device_shape(row))

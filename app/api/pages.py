@@ -1,0 +1,66 @@
+"""Lists: newest first, in keyset order, `{"items": […], "next_cursor": …}`."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any, Generic, TypeVar
+from uuid import UUID
+
+from fastapi import Query
+from pydantic import BaseModel, Field
+
+from app.errors import InvalidInput
+
+T = TypeVar("T")
+Limit = Annotated[int, Query(ge=1, le=200, description="How many at most.")]
+Cursor = Annotated[str | None, Query(max_length=500, description="`next_cursor` of the page before.")]
+
+
+class Page(BaseModel, Generic[T]):
+    """A page of a list."""
+
+    items: list[T]
+    next_cursor: str | None = Field(description="Give it back as `cursor` for the next page; null at the end.")
+
+
+def encode(*keys: object) -> str:
+    """An opaque cursor after a row with these sort keys."""
+    text = json.dumps([key.isoformat() if isinstance(key, datetime) else str(key) for key in keys])
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def decode(cursor: str | None, *kinds: type) -> list[Any] | None:
+    """The sort keys of a cursor. Raises `InvalidInput` for one we did not make."""
+    if cursor is None:
+        return None
+    try:
+        values = json.loads(base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4)))
+        if not isinstance(values, list) or len(values) != len(kinds):
+            raise ValueError
+        return [_read(value, kind) for value, kind in zip(values, kinds, strict=True)]
+    except (ValueError, TypeError, binascii.Error, UnicodeError):
+        raise InvalidInput("`cursor` is not one of this list; begin again without it") from None
+
+
+def _read(value: Any, kind: type) -> Any:
+    if kind is datetime:
+        moment = datetime.fromisoformat(value)
+        if moment.tzinfo is None:
+            raise ValueError
+        return moment
+    if kind is UUID:
+        return UUID(value)
+    if "\x00" in value:
+        raise ValueError
+    return str(value)
+
+
+def page(rows: Sequence[Any], limit: int, shape: Any, *keys: str) -> dict[str, Any]:
+    """A page from `limit + 1` rows: the extra one only tells that there is more."""
+    shown = rows[:limit]
+    more = encode(*(getattr(shown[-1], key) for key in keys)) if len(rows) > limit and shown else None
+    return {"items": [shape(row) for row in shown], "next_cursor": more}

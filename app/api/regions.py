@@ -1,0 +1,139 @@
+"""Regions and their offices."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Path
+from pydantic import BaseModel, ConfigDict, Field
+from sqlmodel import col, select
+
+from app.access import audit
+from app.access.principal import Right, within
+from app.api import pages
+from app.api.bodies import Body, Name, Region12
+from app.api.context import NowDep, PrincipalDep, SessionDep
+from app.api.problems import responses
+from app.api.transactional import Transactional, idempotent
+from app.elders import register
+from app.elders.tables import Duty, Region
+from app.elders.vocabulary import DutyRole, RegionLevel
+
+router = APIRouter(route_class=Transactional, tags=["places"], dependencies=[Depends(idempotent)])
+Code = Annotated[str, Path(pattern=r"^[0-9]{12}$", examples=["370302001001"])]
+
+
+class RegionIn(Body):
+    code: Region12
+    name: Name = Field(examples=["样板村"])
+
+
+class RegionOut(BaseModel):
+    code: str
+    name: str
+    level: RegionLevel
+    parent_code: str | None
+
+
+class DutyIn(Body):
+    model_config = ConfigDict(populate_by_name=True)
+    role: DutyRole
+    visitor_id: UUID
+    since: date = Field(alias="from", examples=["2026-01-01"])
+    until: date | None = Field(default=None, alias="to", description="The last day, included.")
+
+
+class DutyOut(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+    id: UUID
+    region_code: str
+    role: DutyRole
+    visitor_id: UUID
+    since: date = Field(alias="from")
+    until: date | None = Field(alias="to")
+
+
+@router.get("/regions", summary="Regions within your scope")
+async def regions(
+    who: PrincipalDep,
+    session: SessionDep,
+    limit: pages.Limit = 50,
+    cursor: pages.Cursor = None,
+    parent_code: Region12 | None = None,
+) -> pages.Page[RegionOut]:
+    """In the order of their codes."""
+    after = pages.decode(cursor, str)
+    query = select(Region).where(within(who, col(Region.code)))
+    if parent_code:
+        query = query.where(col(Region.parent_code) == parent_code)
+    if after:
+        query = query.where(col(Region.code) > after[0])
+    rows = (await session.execute(query.order_by(col(Region.code)).limit(limit + 1))).scalars().all()
+    return pages.Page[RegionOut].model_validate(pages.page(rows, limit, _shape, "code"))
+
+
+@router.post("/regions", status_code=201, responses=responses(409), summary="Add a township or village")
+async def add_region(body: RegionIn, who: PrincipalDep, session: SessionDep, now: NowDep) -> RegionOut:
+    who.must(Right.MANAGE)
+    region = await register.add_region(session, who, code=body.code, name=body.name, now=now)
+    audit.note(
+        session,
+        who,
+        action="region.added",
+        subject_type="region",
+        subject_id=region.code,
+        now=now,
+        region_code=region.code,
+    )
+    return RegionOut.model_validate(_shape(region))
+
+
+@router.get("/regions/{code}", responses=responses(404), summary="One region")
+async def region(code: Code, who: PrincipalDep, session: SessionDep) -> RegionOut:
+    return RegionOut.model_validate(_shape(await register.region_within(session, who, code)))
+
+
+@router.get("/regions/{code}/duty", responses=responses(404), summary="Who holds the offices, and held them")
+async def duty(
+    code: Code, who: PrincipalDep, session: SessionDep, limit: pages.Limit = 50, cursor: pages.Cursor = None
+) -> pages.Page[DutyOut]:
+    await register.region_within(session, who, code)
+    before = pages.decode(cursor, UUID)
+    query = select(Duty).where(col(Duty.region_code) == code)
+    if before:
+        query = query.where(col(Duty.id) < before[0])
+    rows = (await session.execute(query.order_by(col(Duty.id).desc()).limit(limit + 1))).scalars().all()
+    return pages.Page[DutyOut].model_validate(pages.page(rows, limit, _duty_shape, "id"))
+
+
+@router.post("/regions/{code}/duty", status_code=201, responses=responses(404), summary="Give somebody an office")
+async def add_duty(code: Code, body: DutyIn, who: PrincipalDep, session: SessionDep, now: NowDep) -> DutyOut:
+    """Village head and deputy belong to a village, township duty to a township."""
+    who.must(Right.MANAGE)
+    region = await register.region_within(session, who, code)
+    visitor = await register.must_be_visitor(session, who, body.visitor_id)
+    made = await register.add_duty(
+        session, region, role=body.role, visitor_id=visitor.id, since=body.since, until=body.until, now=now
+    )
+    audit.note(
+        session,
+        who,
+        action="duty.given",
+        subject_type="region",
+        subject_id=code,
+        now=now,
+        region_code=code,
+        role=body.role.value,
+        visitor_id=str(visitor.id),
+    )
+    return DutyOut.model_validate(_duty_shape(made))
+
+
+def _shape(region: Region) -> dict[str, object]:
+    return {name: getattr(region, name) for name in RegionOut.model_fields}
+
+
+def _duty_shape(duty: Duty) -> dict[str, object]:
+    return {name: getattr(duty, name) for name in DutyOut.model_fields}

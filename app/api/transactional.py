@@ -1,0 +1,113 @@
+"""One request, one transaction, committed before the reply. A POST with an Idempotency-Key is answered once and then
+replayed: the key and the answer are rows of the same transaction, so a crash leaves both or neither."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
+
+import sqlalchemy as sa
+from fastapi import Header, Request, Response
+from fastapi.routing import APIRoute
+
+from app.api.context import PrincipalDep, parts_of, session_of
+from app.db import transaction
+from app.errors import IdempotencyMismatch
+
+_KEPT_HEADERS = ("etag", "location")
+
+
+class Replay(Exception):
+    """The answer was given before."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__()
+        self.response = response
+
+
+class Transactional(APIRoute):
+    """A route whose handler runs inside a transaction."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        original = super().get_route_handler()
+
+        async def handler(request: Request) -> Response:
+            try:
+                async with transaction(parts_of(request).sessions) as session:
+                    request.state.session = session
+                    response = await original(request)
+                    await _keep_answer(request, response)
+            except Replay as replay:
+                return replay.response
+            return response
+
+        return handler
+
+
+async def idempotent(
+    request: Request,
+    who: PrincipalDep,
+    key: Annotated[
+        str | None,
+        Header(
+            alias="Idempotency-Key",
+            min_length=1,
+            max_length=200,
+            description="Repeat a POST safely: the same key answers as the first time.",
+        ),
+    ] = None,
+) -> None:
+    """Take the key, or replay its answer. A second request that arrives meanwhile waits for the first to commit."""
+    if key is None or request.method != "POST":
+        return
+    session = session_of(request)
+    body = await request.body()
+    hashed = hashlib.sha256(f"{request.method} {request.url.path}?{request.url.query}\n".encode() + body).digest()
+    taken = await session.execute(
+        sa.text(
+            "INSERT INTO idempotent_answers (principal, key, request_hash, headers, created_at) "
+            "VALUES (:principal, :key, :hash, '{}', :now) ON CONFLICT DO NOTHING RETURNING key"
+        ),
+        {"principal": str(who.id), "key": key, "hash": hashed, "now": parts_of(request).clock()},
+    )
+    if taken.first() is not None:
+        request.state.idempotency = (str(who.id), key)
+        return
+    row = (
+        await session.execute(
+            sa.text(
+                "SELECT request_hash, status, body, headers FROM idempotent_answers "
+                "WHERE principal = :principal AND key = :key"
+            ),
+            {"principal": str(who.id), "key": key},
+        )
+    ).one()
+    if row.request_hash != hashed:
+        raise IdempotencyMismatch("this Idempotency-Key was used for another request; use a new key for a new request")
+    headers = {**row.headers, "Idempotent-Replay": "true", "content-type": "application/json"}
+    raise Replay(Response(row.body, row.status, headers=headers))
+
+
+async def _keep_answer(request: Request, response: Response) -> None:
+    taken = getattr(request.state, "idempotency", None)
+    if taken is None:
+        return
+    await session_of(request).execute(
+        sa.text(
+            "UPDATE idempotent_answers SET status = :status, body = :body, headers = CAST(:headers AS jsonb) "
+            "WHERE principal = :principal AND key = :key"
+        ),
+        {
+            "principal": taken[0],
+            "key": taken[1],
+            "status": response.status_code,
+            "body": bytes(response.body),
+            "headers": _json({name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}),
+        },
+    )
+
+
+def _json(headers: dict[str, str]) -> str:
+    return json.dumps(headers)

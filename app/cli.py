@@ -1,0 +1,143 @@
+"""The console script `shouwang`."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
+
+import typer
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app import demo as demo_run
+from app import main as server
+from app import readiness
+from app.access import accounts
+from app.access.vocabulary import Role
+from app.clock import system_clock
+from app.db import connect, sessions, transaction
+from app.db import migrate as migrate_schema
+from app.errors import ShouwangError
+from app.settings import Settings, SettingsError, load, load_keys, new_key
+
+cli = typer.Typer(no_args_is_help=True, add_completion=False, help="Shouwang 守望: alarms and visiting care.")
+
+
+@cli.command()
+def serve(
+    roles: Annotated[str, typer.Option(help="Which parts this process runs: api,ingest,worker.")] = "api,ingest,worker",
+) -> None:
+    """Run the server; all three roles by default, several processes of each at once if you like."""
+    wanted = [role.strip() for role in roles.split(",") if role.strip()]
+    unknown = sorted(set(wanted) - set(server.ROLES))
+    if unknown or not wanted:
+        raise typer.BadParameter(f"roles are {', '.join(server.ROLES)}", param_hint="--roles")
+    settings = _settings()
+    load_keys(settings)
+    server.serve(settings, wanted)
+
+
+@cli.command()
+def migrate() -> None:
+    """Bring the database schema to the newest version."""
+    _with_database(_settings(), None)
+    print("The schema is up to date.")
+
+
+@cli.command("create-user")
+def create_user(
+    username: str,
+    role: Annotated[Role, typer.Option()] = Role.OPERATOR,
+    region: Annotated[
+        str, typer.Option(help="A scope: 370302 district, 370302001 town, 370302001001 village.")
+    ] = "370302",
+) -> None:
+    """Make an account; the password is asked for, or read from standard input."""
+    password = getpass.getpass("Password: ") if sys.stdin.isatty() else sys.stdin.readline().strip()
+
+    async def make(session: AsyncSession) -> None:
+        await accounts.create(
+            session,
+            username=username,
+            password=password,
+            role=role,
+            region_code=region,
+            visitor_id=None,
+            now=system_clock(),
+        )
+
+    _with_database(_settings(), make)
+    print(f"Account {username} ({role.value}, {region}) made.")
+
+
+@cli.command()
+def check() -> None:
+    """Say what would fail before an alarm does. Exit code 1 when there is anything."""
+    settings = _settings()
+    found: list[readiness.Finding] = []
+
+    async def look(session: AsyncSession) -> None:
+        now = system_clock()
+        found.extend(await readiness.look(session, now=now, today=now.astimezone(settings.tz).date()))
+
+    _with_database(settings, look, migrate_first=False)
+    for finding in sorted(found, key=lambda f: not f.blocking):
+        mark = "BLOCKS ALARMS" if finding.blocking else "work to do   "
+        print(f"{mark}  {finding.name}: {finding.count} {finding.detail}")
+        for one in finding.ids:
+            print(f"               {one}")
+    if found:
+        raise typer.Exit(1)
+    print("Ready: nothing found.")
+
+
+@cli.command("new-key")
+def print_key() -> None:
+    """Print 32 random bytes in base64, for SHOUWANG_DATA_KEY or SHOUWANG_TOKEN_KEY."""
+    print(new_key())
+
+
+@cli.command()
+def demo() -> None:
+    """A sample village living a day: alarms rise, are told, escalate, are answered. Ctrl-C ends it."""
+    demo_run.run(load)
+
+
+def _settings() -> Settings:
+    return load()
+
+
+def _with_database(
+    settings: Settings, act: Callable[[AsyncSession], Coroutine[Any, Any, None]] | None, *, migrate_first: bool = True
+) -> None:
+    embedded = server.Embedded(settings.model_copy(update={"mqtt_url": type(settings.mqtt_url)("unused")})).start()
+    try:
+        if migrate_first:
+            migrate_schema(embedded.database_url)
+        if act is not None:
+            asyncio.run(_once(embedded.database_url, act))
+    finally:
+        embedded.stop()
+
+
+async def _once(url: str, act: Callable[[AsyncSession], Coroutine[Any, Any, None]]) -> None:
+    engine = connect(url, pool=2)
+    try:
+        async with transaction(sessions(engine)) as session:
+            await act(session)
+    finally:
+        await engine.dispose()
+
+
+def main() -> None:
+    """The console script: what a person can mend is one sentence, not a traceback."""
+    try:
+        cli()
+    except (SettingsError, RuntimeError) as error:
+        sys.exit(f"shouwang: {error}")
+    except ShouwangError as error:
+        sys.exit(f"shouwang: {error.detail}")
+    except (ConnectionError, OSError) as error:
+        sys.exit(f"shouwang: the database or another service cannot be reached ({type(error).__name__})")

@@ -1,0 +1,227 @@
+"""The journal: every message that could be read, once, with the elder who wore the device when it happened."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.devices.codec import Rejected
+from app.devices.events import Frame, Observation, Status
+from app.ids import new_uuid
+
+_TOPIC_LIMIT = 512
+_ROOM = 1_048_576  # bytes of one quarantined payload that are kept
+
+
+@dataclass(frozen=True, slots=True)
+class Journalled:
+    """An observation and what the journal knows of it. `fresh`: not seen before; `known`: a registered device."""
+
+    seen: Observation
+    id: UUID
+    known: bool
+    fresh: bool
+    elder_id: UUID | None
+    region_code: str | None
+
+
+# The wearer is whoever wore the device when it happened; where nobody did (a clock that is wrong, a device in a
+# drawer) whoever wears it as the message arrives: better a person asked in vain than an alarm of nobody.
+_WRITE = sa.text(
+    """
+    WITH incoming AS (
+        SELECT * FROM unnest(CAST(:id AS uuid[]), CAST(:device_id AS text[]), CAST(:type AS text[]),
+                             CAST(:event_id AS text[]), CAST(:occurred_at AS timestamptz[]),
+                             CAST(:device_time AS timestamptz[]), CAST(:received_at AS timestamptz[]),
+                             CAST(:late AS bool[]), CAST(:data AS text[]))
+             AS i(id, device_id, type, event_id, occurred_at, device_time, received_at, late, data)
+    ),
+    placed AS (
+        SELECT i.*, d.region_code AS device_region, coalesce(worn.elder_id, wears.elder_id) AS elder_id
+        FROM incoming i JOIN devices d ON d.device_id = i.device_id
+        LEFT JOIN LATERAL (
+            SELECT b.elder_id FROM bindings b
+            WHERE b.device_id = i.device_id AND b.bound_at <= i.occurred_at
+              AND (b.unbound_at IS NULL OR b.unbound_at > i.occurred_at) LIMIT 1
+        ) worn ON true
+        LEFT JOIN LATERAL (
+            SELECT b.elder_id FROM bindings b
+            WHERE worn.elder_id IS NULL AND b.device_id = i.device_id AND b.unbound_at IS NULL LIMIT 1
+        ) wears ON true
+    ),
+    written AS (
+        INSERT INTO device_events (id, device_id, elder_id, type, event_id, occurred_at, device_time, received_at,
+                                   late, data)
+        SELECT id, device_id, elder_id, type, event_id, occurred_at, device_time, received_at, late, CAST(data AS jsonb)
+        FROM placed ORDER BY device_id, event_id, id
+        ON CONFLICT (device_id, event_id) WHERE event_id IS NOT NULL DO NOTHING
+        RETURNING id
+    )
+    SELECT p.id, p.elder_id, coalesce(e.region_code, p.device_region) AS region_code, w.id IS NOT NULL AS fresh
+    FROM placed p LEFT JOIN written w ON w.id = p.id LEFT JOIN elders e ON e.id = p.elder_id
+    """
+)
+
+
+async def write(session: AsyncSession, seen: Sequence[Observation]) -> list[Journalled]:
+    """Journal observations; one whose (device, event id) is there already is not fresh. Order is kept.
+
+    Status messages are not journalled: they say how the device is, not what happened.
+    """
+    if not seen:
+        return []
+    ids = [new_uuid(one.received_at) for one in seen]
+    rows = await session.execute(_WRITE, {
+        "id": ids,
+        "device_id": [one.device_id for one in seen],
+        "type": [one.event.type for one in seen],
+        "event_id": [one.event_id for one in seen],
+        "occurred_at": [one.occurred_at for one in seen],
+        "device_time": [one.device_time for one in seen],
+        "received_at": [one.received_at for one in seen],
+        "late": [one.late for one in seen],
+        "data": [_data(one) for one in seen],
+    })  # fmt: skip
+    found = {row.id: row for row in rows}
+    result = []
+    for one, id_ in zip(seen, ids, strict=True):
+        row = found.get(id_)
+        result.append(
+            Journalled(
+                one,
+                id_,
+                known=row is not None,
+                fresh=row is not None and row.fresh,
+                elder_id=row.elder_id if row else None,
+                region_code=row.region_code if row else None,
+            )
+        )
+    return result
+
+
+def _data(one: Observation) -> str:
+    if not one.data and not one.faults and not one.retained:
+        return "{}"
+    body = dict(one.data)
+    if one.faults:
+        body["_faults"] = list(one.faults)
+    if one.retained:
+        body["_retained"] = True
+    return json.dumps(_storable_json(body), ensure_ascii=False)
+
+
+def _storable_json(value: Any) -> Any:
+    """What PostgreSQL's jsonb cannot hold (U+0000, lone surrogates, infinities) is replaced; the rest is untouched."""
+    match value:
+        case str():
+            return _storable(value)
+        case float() if not math.isfinite(value):
+            return None
+        case int() if not isinstance(value, bool) and abs(value) > 10**300:
+            return None
+        case list():
+            return [_storable_json(item) for item in value]
+        case dict():
+            return {_storable(name): _storable_json(item) for name, item in value.items()}
+        case _:
+            return value
+
+
+_KEEP = sa.text(
+    """
+    UPDATE devices AS d
+    SET last_seen_at = greatest(d.last_seen_at, r.seen_at), battery = coalesce(r.battery, d.battery),
+        rssi = coalesce(r.rssi, d.rssi), online = r.online
+    FROM (SELECT * FROM unnest(CAST(:device_id AS text[]), CAST(:seen_at AS timestamptz[]), CAST(:battery AS int[]),
+                               CAST(:rssi AS int[]), CAST(:online AS bool[]))
+          AS x(device_id, seen_at, battery, rssi, online) ORDER BY device_id) r
+    WHERE d.device_id = r.device_id
+      AND (d.last_seen_at IS NULL OR r.seen_at > d.last_seen_at + interval '1 second'
+           OR d.online IS DISTINCT FROM r.online OR r.battery IS DISTINCT FROM d.battery AND r.battery IS NOT NULL)
+    """
+)
+
+
+async def keep_state(session: AsyncSession, seen: Sequence[Observation]) -> None:
+    """Last seen, battery, signal and online state of the devices that spoke (to the second: alarms need no more)."""
+    state: dict[str, tuple[datetime, int | None, int | None, bool]] = {}
+    for one in seen:
+        if one.retained and not isinstance(one.event, Status):
+            continue  # an old message said again is no sign of life
+        _, battery, rssi, online = state.get(one.device_id, (one.received_at, None, None, True))
+        online = one.event.online if isinstance(one.event, Status) else True
+        state[one.device_id] = (
+            one.received_at,
+            one.battery if one.battery is not None else battery,
+            one.rssi if one.rssi is not None else rssi,
+            online,
+        )
+    if not state:
+        return
+    ordered = sorted(state.items())
+    await session.execute(_KEEP, {
+        "device_id": [device_id for device_id, _ in ordered],
+        "seen_at": [seen_at for _, (seen_at, *_) in ordered],
+        "battery": [battery for _, (_, battery, _, _) in ordered],
+        "rssi": [rssi for _, (_, _, rssi, _) in ordered],
+        "online": [online for _, (*_, online) in ordered],
+    })  # fmt: skip
+
+
+_UNCLAIMED = sa.text(
+    """
+    INSERT INTO unclaimed_devices AS u (device_id, first_seen_at, last_seen_at, messages, last_topic, profile_guess)
+    SELECT device_id, min(at), max(at), count(*), max(topic), 'native'
+    FROM unnest(CAST(:device_id AS text[]), CAST(:at AS timestamptz[]), CAST(:topic AS text[]))
+         AS x(device_id, at, topic)
+    GROUP BY device_id ORDER BY device_id
+    ON CONFLICT (device_id) DO UPDATE SET last_seen_at = excluded.last_seen_at,
+        messages = u.messages + excluded.messages, last_topic = excluded.last_topic
+    """
+)
+
+
+async def note_unclaimed(session: AsyncSession, frames: Sequence[tuple[str, Frame]]) -> None:
+    """Devices that speak and that nobody registered: for the list of those to claim."""
+    if frames:
+        await session.execute(_UNCLAIMED, {
+            "device_id": [device_id for device_id, _ in frames],
+            "at": [frame.received_at for _, frame in frames],
+            "topic": [frame.topic[:_TOPIC_LIMIT] for _, frame in frames],
+        })  # fmt: skip
+
+
+_QUARANTINE = sa.text(
+    """
+    INSERT INTO rejected_messages (id, received_at, topic, device_id, reason, detail, payload)
+    SELECT * FROM unnest(CAST(:id AS uuid[]), CAST(:received_at AS timestamptz[]), CAST(:topic AS text[]),
+                         CAST(:device_id AS text[]), CAST(:reason AS text[]), CAST(:detail AS text[]),
+                         CAST(:payload AS bytea[]))
+    """
+)
+
+
+async def quarantine(session: AsyncSession, rejects: Sequence[tuple[Frame, Rejected]]) -> None:
+    """Keep messages that could not be used, whole, with the reason."""
+    if rejects:
+        await session.execute(_QUARANTINE, {
+            "id": [new_uuid(frame.received_at) for frame, _ in rejects],
+            "received_at": [frame.received_at for frame, _ in rejects],
+            "topic": [_storable(frame.topic)[:_TOPIC_LIMIT] for frame, _ in rejects],
+            "device_id": [_storable(r.device_id)[:128] if r.device_id else None for _, r in rejects],
+            "reason": [r.reason.value for _, r in rejects],
+            "detail": [_storable(r.detail) for _, r in rejects],
+            "payload": [frame.payload[:_ROOM] for frame, _ in rejects],
+        })  # fmt: skip
+
+
+def _storable(text: str) -> str:
+    return text.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()

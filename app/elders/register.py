@@ -1,0 +1,268 @@
+"""The register: enrolling and finding people within a scope, sealing what is personal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col, select
+
+from app.access.principal import Principal, within
+from app.access.sealing import Sealer, mask_address, mask_id_number, mask_phone
+from app.elders.classification import Facts, classify
+from app.elders.identity import age_on, read_id_number
+from app.elders.phones import normal_phone
+from app.elders.tables import Assignment, Contact, Duty, Elder, Region, Visitor
+from app.elders.vocabulary import DutyRole, RegionLevel
+from app.errors import Conflict, InvalidInput, NotFound, VersionMismatch
+from app.ids import new_uuid
+
+# --- regions ---------------------------------------------------------------------------------------------------------
+
+
+def level_of(code: str) -> RegionLevel:
+    """6 + 3 + 3 digits: district, town, village."""
+    if code.endswith("000000"):
+        return RegionLevel.DISTRICT
+    return RegionLevel.TOWNSHIP if code.endswith("000") else RegionLevel.VILLAGE
+
+
+async def add_region(session: AsyncSession, who: Principal, *, code: str, name: str, now: datetime) -> Region:
+    """A township or village below a region that exists. Raises `InvalidInput` when the one above does not."""
+    if not who.sees(code):
+        raise InvalidInput("the code is outside your own region", field="code")
+    level = level_of(code)
+    parent = {
+        RegionLevel.DISTRICT: None,
+        RegionLevel.TOWNSHIP: code[:6] + "000000",
+        RegionLevel.VILLAGE: code[:9] + "000",
+    }[level]
+    if parent is not None and await session.get(Region, parent) is None:
+        raise InvalidInput(f"add the region above first: {parent}", field="code")
+    if await session.get(Region, code) is not None:
+        raise Conflict("a region of this code exists already", field="code")
+    region = Region(code=code, name=name, level=level, parent_code=parent, created_at=now)
+    session.add(region)
+    await session.flush()
+    return region
+
+
+async def region_within(session: AsyncSession, who: Principal, code: str) -> Region:
+    region = await session.get(Region, code)
+    if region is None or not who.sees(code):
+        raise NotFound("no such region")
+    return region
+
+
+async def must_be_region(session: AsyncSession, who: Principal, code: str) -> None:
+    """A code given in a body. Raises `InvalidInput` when it is unknown or outside the scope: alike."""
+    if not who.sees(code) or await session.get(Region, code) is None:
+        raise InvalidInput("no such region; add it with POST /api/v1/regions", field="region_code")
+
+
+async def add_duty(
+    session: AsyncSession,
+    region: Region,
+    *,
+    role: DutyRole,
+    visitor_id: UUID,
+    since: date,
+    until: date | None,
+    now: datetime,
+) -> Duty:
+    """Somebody holds an office from a day to a day. The one who held it openly until then ends the day before."""
+    wanted = RegionLevel.TOWNSHIP if role is DutyRole.TOWNSHIP_DUTY else RegionLevel.VILLAGE
+    if region.level is not wanted:
+        raise InvalidInput(f"{role.value} is an office of a {wanted.value}", field="role")
+    if until is not None and until < since:
+        raise InvalidInput("`to` is before `from`", field="to")
+    await session.execute(
+        sa.text(
+            "UPDATE duties SET until = CAST(:since AS date) - 1 WHERE region_code = :code AND role = :role "
+            "AND until IS NULL AND since < :since"
+        ),
+        {"code": region.code, "role": role.value, "since": since},
+    )
+    duty = Duty(
+        id=new_uuid(now),
+        region_code=region.code,
+        role=role,
+        visitor_id=visitor_id,
+        since=since,
+        until=until,
+        created_at=now,
+    )
+    session.add(duty)
+    await session.flush()
+    return duty
+
+
+# --- elders ----------------------------------------------------------------------------------------------------------
+
+_PLAIN = ("name", "tags", "ability_level", "ability_assessed_on", "observed", "disability_grade", "dementia",
+          "services", "status", "region_code")  # fmt: skip
+
+
+async def enrol(
+    session: AsyncSession, who: Principal, fields: Mapping[str, Any], *, sealer: Sealer, now: datetime, today: date
+) -> Elder:
+    """Enrol a person. Birth date and sex come from the ID number and are checked against those given, if any."""
+    identity = read_id_number(fields["id_number"], today=today)
+    for name, known in (("birth_date", identity.birth_date), ("sex", identity.sex)):
+        if fields.get(name) is not None and fields[name] != known:
+            raise InvalidInput(f"`{name}` does not fit the ID number", field=name)
+    await must_be_region(session, who, fields["region_code"])
+    index = sealer.index(identity.number)
+    if await session.scalar(select(col(Elder.id)).where(col(Elder.id_number_index) == index)) is not None:
+        raise Conflict("an elder with this ID number is enrolled already", field="id_number")
+    elder_id = new_uuid(now)
+    elder = Elder(
+        id=elder_id,
+        sex=identity.sex,
+        birth_date=identity.birth_date,
+        id_number_sealed=sealer.seal(identity.number, record=elder_id),
+        id_number_index=index,
+        created_at=now,
+        updated_at=now,
+        **{name: fields[name] for name in _PLAIN},
+    )
+    _seal_reach(elder, fields, sealer)
+    session.add(elder)
+    await session.flush()
+    return elder
+
+
+async def change_elder(
+    session: AsyncSession, who: Principal, elder: Elder, fields: Mapping[str, Any], *, sealer: Sealer, now: datetime
+) -> list[str]:
+    """Change the given fields. Returns their names."""
+    if "region_code" in fields:
+        await must_be_region(session, who, fields["region_code"])
+    for name in _PLAIN:
+        if name in fields:
+            setattr(elder, name, fields[name])
+    _seal_reach(elder, fields, sealer)
+    elder.version += 1
+    elder.updated_at = now
+    await session.flush()
+    return sorted(fields)
+
+
+def _seal_reach(elder: Elder, fields: Mapping[str, Any], sealer: Sealer) -> None:
+    if "phone" in fields:
+        phone = normal_phone(fields["phone"]) if fields["phone"] else None
+        elder.phone_sealed = sealer.seal_optional(phone, record=elder.id)
+    if "address" in fields:
+        elder.address_sealed = sealer.seal_optional(fields["address"], record=elder.id)
+
+
+async def elder_within(
+    session: AsyncSession, who: Principal, elder_id: UUID, *, version: int | None = None, lock: bool = False
+) -> Elder:
+    """Raises `NotFound` for an id that is absent or outside the scope, alike."""
+    query = select(Elder).where(col(Elder.id) == elder_id, within(who, col(Elder.region_code)))
+    elder = (await session.execute(query.with_for_update() if lock else query)).scalar_one_or_none()
+    if elder is None:
+        raise NotFound("no such elder")
+    if version is not None and elder.version != version:
+        raise VersionMismatch("the elder changed since you read it; read it again")
+    return elder
+
+
+async def list_elders(
+    session: AsyncSession,
+    who: Principal,
+    *,
+    limit: int,
+    before: UUID | None,
+    region_code: str | None,
+    name: str | None,
+    tag: str | None,
+) -> Sequence[Elder]:
+    query = select(Elder).where(within(who, col(Elder.region_code)))
+    if region_code:
+        query = query.where(col(Elder.region_code).like(region_code + "%"))
+    if name:
+        query = query.where(col(Elder.name).contains(name, autoescape=True))
+    if tag:
+        query = query.where(col(Elder.tags).contains([tag]))
+    if before:
+        query = query.where(col(Elder.id) < before)
+    return (await session.execute(query.order_by(col(Elder.id).desc()).limit(limit + 1))).scalars().all()
+
+
+def elder_shape(elder: Elder, *, sealer: Sealer, today: date, plainly: bool = False) -> dict[str, Any]:
+    """An elder as the contract shows it: masked unless `plainly`. Age and care level are computed, never stored."""
+    id_number = sealer.open(elder.id_number_sealed, record=elder.id)
+    phone = sealer.open_optional(elder.phone_sealed, record=elder.id)
+    address = sealer.open_optional(elder.address_sealed, record=elder.id)
+    facts = Facts(elder.birth_date, elder.ability_level, elder.observed, elder.disability_grade, elder.dementia)
+    found = classify(facts, on=today)
+    return {
+        "id": elder.id,
+        "name": elder.name,
+        "sex": elder.sex,
+        "birth_date": elder.birth_date,
+        "age": age_on(elder.birth_date, today),
+        "id_number": id_number if plainly else mask_id_number(id_number),
+        "phone": phone if plainly else mask_phone(phone),
+        "address": address if plainly else mask_address(address),
+        "region_code": elder.region_code,
+        "tags": elder.tags,
+        "ability": {"level": elder.ability_level, "assessed_on": elder.ability_assessed_on, "observed": elder.observed},
+        "disability_grade": elder.disability_grade,
+        "dementia": elder.dementia,
+        "services": elder.services,
+        "status": elder.status,
+        "care_level": found.care_level,
+        "care_level_reasons": [{"clause": r.clause, "because": r.because} for r in found.reasons],
+    }
+
+
+# --- contacts, visitors, assignments ---------------------------------------------------------------------------------
+
+
+async def contact_within(session: AsyncSession, who: Principal, elder_id: UUID, contact_id: UUID) -> Contact:
+    await elder_within(session, who, elder_id)
+    contact = await session.get(Contact, contact_id)
+    if contact is None or contact.elder_id != elder_id:
+        raise NotFound("no such contact")
+    return contact
+
+
+async def visitor_within(session: AsyncSession, who: Principal, visitor_id: UUID) -> Visitor:
+    query = select(Visitor).where(col(Visitor.id) == visitor_id, within(who, col(Visitor.region_code)))
+    visitor = (await session.execute(query)).scalar_one_or_none()
+    if visitor is None:
+        raise NotFound("no such visitor")
+    return visitor
+
+
+async def must_be_visitor(session: AsyncSession, who: Principal, visitor_id: UUID) -> Visitor:
+    """A visitor named in a body. Raises `InvalidInput` when absent or outside the scope, alike."""
+    try:
+        return await visitor_within(session, who, visitor_id)
+    except NotFound:
+        raise InvalidInput("no such visitor", field="visitor_id") from None
+
+
+async def assign(session: AsyncSession, elder: Elder, visitor: Visitor, *, role: Any, now: datetime) -> Assignment:
+    """Pair a visitor with an elder (policy row 21); paired already: only the role changes."""
+    query = select(Assignment).where(
+        col(Assignment.elder_id) == elder.id,
+        col(Assignment.visitor_id) == visitor.id,
+        col(Assignment.ended_at).is_(None),
+    )
+    current = (await session.execute(query.with_for_update())).scalar_one_or_none()
+    if current is not None:
+        current.role = role
+        await session.flush()
+        return current
+    made = Assignment(id=new_uuid(now), elder_id=elder.id, visitor_id=visitor.id, role=role, created_at=now)
+    session.add(made)
+    await session.flush()
+    return made

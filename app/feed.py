@@ -1,0 +1,97 @@
+"""The feed: committed facts in the order of their commits, to any number of watchers, resumed without a gap.
+
+Watchers read the table by `seq`; the signal only says "look now". A fact is written under a lock that is held until its
+commit, so no number below one that was read can appear later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+
+from app import logs
+from app.alarms.views import COLUMNS, Shapes
+from app.clock import Clock
+from app.db import Sessions
+from app.signals import wait
+
+log = logs.get("feed")
+_PAGE = 200
+_LOOK_AGAIN_S = 2.0
+
+_NEWEST = sa.text("SELECT coalesce(max(seq), 0) FROM feed_events")
+_FACTS = sa.text(
+    f"""
+    SELECT f.seq, f.at AS fact_at, f.type AS fact_type, f.region_code AS fact_region, f.data AS fact_data,
+           f.alarm_id AS fact_alarm, {COLUMNS}
+    FROM feed_events f LEFT JOIN alarms a ON a.id = f.alarm_id LEFT JOIN elders e ON e.id = a.elder_id
+    WHERE f.seq > :after AND f.region_code LIKE :scope ORDER BY f.seq LIMIT :page
+    """  # noqa: S608 - a constant
+)
+
+
+class Feed:
+    """Wakes this process's watchers when there is something to read."""
+
+    def __init__(self, sessions: Sessions, shapes: Shapes, clock: Clock, wake: asyncio.Event) -> None:
+        self._sessions = sessions
+        self._shapes = shapes
+        self._clock = clock
+        self._wake = wake
+        self._news = asyncio.Condition()
+
+    async def run(self) -> None:
+        """Hand the process's signal on to every watcher."""
+        while True:
+            await wait(self._wake, at_most_s=_LOOK_AGAIN_S)
+            async with self._news:
+                self._news.notify_all()
+
+    async def newest(self) -> int:
+        """The number of the latest fact: where a watcher without Last-Event-ID begins."""
+        async with self._sessions() as session:
+            return int(await session.scalar(_NEWEST) or 0)
+
+    async def watch(self, *, after: int, scope: str) -> AsyncIterator[tuple[int, str, dict[str, Any]]]:
+        """Facts after number `after` whose region begins with `scope`: (seq, type, data), for ever."""
+        while True:
+            try:
+                page = await self._read(after, scope)
+            except (SQLAlchemyError, OSError, TimeoutError) as error:
+                log.warning("cannot read the feed; trying again", error=type(error).__name__)
+                await asyncio.sleep(_LOOK_AGAIN_S)
+                continue
+            for seq, type_, data in page:
+                after = seq
+                yield seq, type_, data
+            if len(page) < _PAGE:
+                await self._wait()
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(_LOOK_AGAIN_S), self._news:
+                await self._news.wait()
+        except TimeoutError:
+            pass
+
+    async def _read(self, after: int, scope: str) -> list[tuple[int, str, dict[str, Any]]]:
+        async with self._sessions() as session:
+            rows = (await session.execute(_FACTS, {"after": after, "scope": scope + "%", "page": _PAGE})).mappings()
+            now = self._clock()
+            return [(row["seq"], row["fact_type"], self._fact(row, now)) for row in rows]
+
+    def _fact(self, row: Any, now: datetime) -> dict[str, Any]:
+        alarm = self._shapes.alarm(row, now=now) if row["alarm_id"] is not None else None
+        return {
+            "type": row["fact_type"],
+            "at": self._shapes.time(row["fact_at"]),
+            "alarm_id": str(row["fact_alarm"]) if row["fact_alarm"] else None,
+            "region_code": row["fact_region"],
+            "detail": row["fact_data"],
+            "alarm": alarm,
+        }

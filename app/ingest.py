@@ -1,0 +1,168 @@
+"""The way of one event, on one page: decode → journal → the wearer at that time → judge → raise → commit → acknowledge.
+
+Natural batches: whatever arrived while the last commit was running is taken together. One event waits for nobody; ten
+thousand share a commit. Nothing is acknowledged to the broker before its row is committed; a message the database
+refuses is found and quarantined, and the others go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from typing import assert_never
+from zoneinfo import ZoneInfo
+
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app import logs, metrics
+from app.alarms import facts
+from app.alarms.calming import Calming, calm
+from app.alarms.raising import Report, raise_alarms
+from app.clock import Clock
+from app.db import Sessions, transaction
+from app.devices import journal
+from app.devices.codec import Registry, Rejected
+from app.devices.events import Frame, Observation, Status
+from app.devices.journal import Journalled
+from app.devices.mqtt import MqttClient, Received
+from app.devices.vocabulary import RejectReason
+from app.rules import judge
+from app.rules.verdict import Calm, Nothing, Raise
+
+log = logs.get("ingest")
+_BATCH = 1000
+_RETRY_S = 0.5
+
+
+class Ingest:
+    """One consumer of one broker connection. `run()` until cancelled."""
+
+    def __init__(self, mqtt: MqttClient, registry: Registry, sessions: Sessions, clock: Clock, tz: ZoneInfo) -> None:
+        self._mqtt = mqtt
+        self._registry = registry
+        self._sessions = sessions
+        self._clock = clock
+        self._tz = tz
+        self.last_commit: datetime | None = None
+        self.working_since: datetime | None = None
+
+    async def run(self) -> None:
+        while True:
+            received = await self._mqtt.take(_BATCH)
+            self.working_since = received[0].frame.received_at
+            await self._commit(received)
+            self._mqtt.acknowledge(received)
+            self.working_since = None
+            self.last_commit = self._clock()
+
+    async def _commit(self, received: Sequence[Received]) -> None:
+        """Commit a batch; across restarts of the database, and without the one message it will not take."""
+        frames = [one.frame for one in received]
+        while True:
+            try:
+                await self.swallow(frames)
+                return
+            except (DataError, IntegrityError) as error:
+                if len(frames) == 1:
+                    await self._quarantine_unstorable(frames[0], type(error.orig).__name__)
+                    return
+                for half in (received[: len(received) // 2], received[len(received) // 2 :]):
+                    await self._commit(half)
+                return
+            except (SQLAlchemyError, OSError, TimeoutError) as error:
+                log.warning("not committed; trying again", error=type(error).__name__, messages=len(frames))
+                await asyncio.sleep(_RETRY_S)
+
+    async def swallow(self, frames: Sequence[Frame]) -> None:
+        """One transaction for a batch of frames."""
+        now = self._clock()
+        observations, rejects = self._decode(frames)
+        async with transaction(self._sessions) as session:
+            events = [(seen, frame) for seen, frame in observations if not isinstance(seen.event, Status)]
+            journalled = await journal.write(session, [seen for seen, _ in events])
+            await journal.keep_state(session, [seen for seen, _ in observations])
+            unknown = [(seen, frame) for one, (seen, frame) in zip(journalled, events, strict=True) if not one.known]
+            rejects += [(frame, _unknown_device(seen)) for seen, frame in unknown]
+            await journal.note_unclaimed(session, [(seen.device_id, frame) for seen, frame in unknown])
+            await journal.quarantine(session, rejects)
+            await self._decide(session, [one for one in journalled if one.fresh], now)
+        _count(journalled, rejects, self._clock())
+
+    def _decode(self, frames: Sequence[Frame]) -> tuple[list[tuple[Observation, Frame]], list[tuple[Frame, Rejected]]]:
+        observations: list[tuple[Observation, Frame]] = []
+        rejects: list[tuple[Frame, Rejected]] = []
+        for frame in frames:
+            for decoded in self._registry.decode(frame):
+                match decoded:
+                    case Observation():
+                        observations.append((decoded, frame))
+                    case Rejected():
+                        rejects.append((frame, decoded))
+                    case _:
+                        assert_never(decoded)
+        return observations, rejects
+
+    async def _decide(self, session: AsyncSession, fresh: Sequence[Journalled], now: datetime) -> None:
+        """Judge in the order of arrival; reports gather until an elder's «I am fine» comes between them."""
+        reports: list[Report] = []
+        for one in fresh:
+            verdict = judge(one.seen)
+            match verdict:
+                case Raise() if one.elder_id is None or one.region_code is None:
+                    facts.tell(
+                        session,
+                        "event.unmatched",
+                        region_code="",
+                        alarm_id=None,
+                        now=now,
+                        device_id=one.seen.device_id,
+                        kind=verdict.kind.value,
+                        event=str(one.id),
+                    )
+                case Raise():
+                    reports.append(_report(one, verdict))
+                case Calm() if one.elder_id is not None:
+                    await raise_alarms(session, reports, now=now, tz=self._tz)
+                    reports = []
+                    word = Calming(
+                        one.elder_id, verdict.kinds, verdict.because, one.seen.occurred_at, one.seen.device_id
+                    )
+                    await calm(session, word, now=now)
+                case Calm() | Nothing():
+                    pass
+                case _:
+                    assert_never(verdict)
+        await raise_alarms(session, reports, now=now, tz=self._tz)
+
+    async def _quarantine_unstorable(self, frame: Frame, why: str) -> None:
+        reject = Rejected(RejectReason.NOT_STORABLE, f"the database refused the message ({why})")
+        async with transaction(self._sessions) as session:
+            await journal.quarantine(session, [(frame, reject)])
+        log.error("message not storable, quarantined", error=why)
+
+
+def _report(one: Journalled, verdict: Raise) -> Report:
+    assert one.elder_id is not None
+    assert one.region_code is not None
+    return Report(
+        elder_id=one.elder_id, region_code=one.region_code, kind=verdict.kind, severity=verdict.severity,
+        because=verdict.because, occurred_at=one.seen.occurred_at, received_at=one.seen.received_at,
+        late=one.seen.late, event=one.id, device_id=one.seen.device_id, event_id=one.seen.event_id,
+    )  # fmt: skip
+
+
+def _unknown_device(seen: Observation) -> Rejected:
+    return Rejected(
+        RejectReason.UNKNOWN_DEVICE, "no such device is registered; POST /api/v1/devices claims it", seen.device_id
+    )
+
+
+def _count(journalled: Sequence[Journalled], rejects: Sequence[tuple[Frame, Rejected]], now: datetime) -> None:
+    for one in journalled:
+        if one.known:
+            metrics.EVENTS.labels(one.seen.event.type, "journalled" if one.fresh else "duplicate").inc()
+            metrics.EVENT_TO_COMMIT.observe((now - one.seen.received_at).total_seconds())
+    for _, reject in rejects:
+        metrics.EVENTS.labels("none", f"rejected_{reject.reason.value}").inc()

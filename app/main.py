@@ -1,0 +1,276 @@
+"""Composition: the parts of one process, started in order and stopped in the opposite one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from sqlalchemy.exc import SQLAlchemyError
+
+from app import logs, words
+from app.access import accounts
+from app.access.sealing import Sealer
+from app.alarms.desk import AlarmDesk
+from app.alarms.links import Links
+from app.alarms.views import Shapes
+from app.api import application
+from app.api.context import Parts
+from app.clock import Clock, system_clock
+from app.db import connect, migrate, sessions, transaction
+from app.devices.codec import Registry
+from app.devices.codecs.native import NativeCodec
+from app.devices.mqtt import MqttClient
+from app.embedded.broker import EmbeddedBroker
+from app.embedded.ownership import free_slot
+from app.embedded.postgres import EmbeddedPostgres
+from app.feed import Feed
+from app.ingest import Ingest
+from app.notify import channels as channel_files
+from app.notify.channel import Channels
+from app.notify.channels.device import DeviceChannel
+from app.notify.dispatcher import Dispatcher
+from app.readiness import Finding, beat, leave
+from app.settings import Settings, kept_secret, load_keys
+from app.signals import Signal, Signals
+from app.ticks import Ticks
+
+log = logs.get("main")
+ROLES = ("api", "ingest", "worker")
+_BEAT_S = 5.0
+_FIRST_BEAT_S = 2.0  # time to connect to the broker
+_STALLED = timedelta(seconds=15)
+
+
+@dataclass
+class Embedded:
+    """What this process runs itself because the settings name nobody else. `stop()` ends it last."""
+
+    settings: Settings
+    postgres: EmbeddedPostgres | None = None
+    broker: EmbeddedBroker | None = None
+
+    def start(self) -> Embedded:
+        """Start PostgreSQL and the broker where the settings are empty."""
+        if self.settings.embedded:
+            self.postgres = EmbeddedPostgres(self.settings.data_dir)
+            self.postgres.start()
+        if not self.settings.mqtt_url.get_secret_value():
+            self.broker = EmbeddedBroker(self.settings.data_dir, self.settings.mqtt_port).start()
+        return self
+
+    @property
+    def database_url(self) -> str:
+        if self.postgres:
+            return self.postgres.url()
+        url = self.settings.database_url.get_secret_value()
+        return url.replace("postgresql://", "postgresql+asyncpg://", 1).replace(
+            "postgres://", "postgresql+asyncpg://", 1
+        )
+
+    @property
+    def mqtt_url(self) -> str:
+        return self.broker.url if self.broker else self.settings.mqtt_url.get_secret_value()
+
+    def stop(self) -> None:
+        if self.broker:
+            self.broker.stop()
+        if self.postgres:
+            self.postgres.stop()
+
+
+@dataclass
+class Server:
+    """One process of the product. `lifespan()` starts its loops; each loop is watched."""
+
+    settings: Settings
+    embedded: Embedded
+    roles: Collection[str]
+    clock: Clock = system_clock
+    announce: Callable[[str], None] = print
+    loops: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    mqtt: MqttClient | None = None
+    ingest: Ingest | None = None
+    dispatcher: Dispatcher | None = None
+    ticks: Ticks | None = None
+
+    def build(self) -> FastAPI:
+        """The application with all its parts; nothing runs yet."""
+        words.speak(self.settings.language)
+        keys = load_keys(self.settings)
+        self.engine = connect(self.embedded.database_url, pool=self.settings.database_pool)
+        self.sessions = sessions(self.engine)
+        self.signals = Signals(self.embedded.database_url)
+        sealer = Sealer(keys.data)
+        shapes = Shapes(sealer, self.settings.tz)
+        links = Links(keys.token, self.settings.base_url)
+        self.desk = AlarmDesk(sealer, shapes, links)
+        self.channels: Channels = channel_files.build(self.settings)
+        self.feed = Feed(self.sessions, shapes, self.clock, self.signals.events[Signal.FEED])
+        parts = Parts(
+            sessions=self.sessions,
+            clock=self.clock,
+            tz=self.settings.tz,
+            token_key=keys.token,
+            sealer=sealer,
+            shapes=shapes,
+            links=links,
+            channels=self.channels,
+            feed=self.feed,
+        )
+        self.process = f"{socket.gethostname()[:60]}:{os.getpid()}"
+        return application.build(
+            parts,
+            roles=self.roles,
+            lifespan=self.lifespan,
+            inner_findings=self.findings,
+            ingest_lag_s=self.ingest_lag_s,
+        )
+
+    @asynccontextmanager
+    async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        """Start what the roles ask for; at the end stop taking in, let the sending finish its record, and leave."""
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.engine.dispose)
+            stack.push_async_callback(self.channels.close)
+            await self._first_administrator()
+            self._loop("signals", self.signals.run)
+            if "api" in self.roles:
+                self._loop("feed", self.feed.run)
+            if "ingest" in self.roles or "worker" in self.roles:
+                self._start_mqtt(stack)
+            if "worker" in self.roles:
+                self._start_worker(stack)
+            self._loop("heartbeat", self._beat_forever)
+            stack.push_async_callback(self._end_loops)
+            yield
+
+    def _start_mqtt(self, stack: AsyncExitStack) -> None:
+        registry = Registry([NativeCodec()])
+        taking = "ingest" in self.roles
+        group = self.settings.mqtt_shared_group
+        topics = [f"$share/{group}/{topic}" if group else topic for topic in registry.subscriptions] if taking else []
+        self.mqtt = MqttClient(
+            self.embedded.mqtt_url, client_id=self._client_id(stack, "ingest" if taking else "worker"),
+            subscriptions=topics, clock=self.clock, ca_file=self.settings.mqtt_ca_file,
+        )  # fmt: skip
+        self.mqtt.start()
+        stack.push_async_callback(self.mqtt.stop)
+        if taking:
+            self.ingest = Ingest(self.mqtt, registry, self.sessions, self.clock, self.settings.tz)
+            self._loop("ingest", self.ingest.run)
+
+    def _start_worker(self, stack: AsyncExitStack) -> None:
+        assert self.mqtt is not None
+        self.channels.add(DeviceChannel(self.mqtt))
+        self.dispatcher = Dispatcher(
+            self.sessions, self.channels, self.desk, self.clock, self.signals.events[Signal.OUTBOX]
+        )
+        self._loop("dispatcher", self.dispatcher.run)
+        self.ticks = Ticks(self.sessions, self.clock, self.settings.tz)
+        self.ticks.start()
+        stack.callback(self.ticks.stop)
+
+    def _client_id(self, stack: AsyncExitStack, kind: str) -> str:
+        """The same after a restart, so that the broker's session goes on; another for each process of this folder."""
+        if self.settings.mqtt_client_id:
+            return self.settings.mqtt_client_id
+        own = kept_secret(self.settings.data_dir / "instance-id", lambda: os.urandom(4).hex())
+        slot, ownership = free_slot(self.settings.data_dir, kind)
+        stack.callback(ownership.release)
+        return f"shouwang-{own}-{kind}-{slot}"
+
+    async def _first_administrator(self) -> None:
+        wanted = self.settings.admin_password.get_secret_value()
+        async with transaction(self.sessions) as session:
+            password = await accounts.first_administrator(
+                session, username=self.settings.admin_username, password=wanted, now=self.clock()
+            )
+        if password and not wanted:
+            self.announce(f"First administrator: {self.settings.admin_username}  password: {password}  (shown once)")
+
+    # --- watching the loops ------------------------------------------------------------------------------------------
+
+    def _loop(self, name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self.loops[name] = asyncio.create_task(run(), name=name)
+
+    async def _end_loops(self) -> None:
+        for task in self.loops.values():
+            task.cancel()
+        await asyncio.gather(*self.loops.values(), return_exceptions=True)
+        try:
+            async with transaction(self.sessions) as session:
+                await leave(session, process=self.process)
+        except (SQLAlchemyError, OSError, TimeoutError):
+            log.warning("could not say good-bye to the database")
+
+    def findings(self) -> list[Finding]:
+        """What is wrong inside this process: each of it blocks the way of an alarm."""
+        now = self.clock()
+        wrong = [
+            Finding(f"{name}_dead", True, 1, f"the {name} loop of this process has ended")
+            for name, task in self.loops.items()
+            if task.done()
+        ]
+        if self.mqtt is not None and not self.mqtt.healthy:
+            detail = self.mqtt.refused or "not connected and subscribed at the broker"
+            wrong.append(Finding("broker", True, 1, detail))
+        if self.ingest_lag_s(now) > _STALLED.total_seconds():
+            wrong.append(Finding("ingest_stalled", True, 1, "messages wait for their commit for more than 15 s"))
+        looks = {
+            "dispatcher": self.dispatcher.last_look if self.dispatcher else now,
+            "ticks": self.ticks.last_look if self.ticks else now,
+        }
+        wrong += [
+            Finding(f"{name}_stalled", True, 1, f"the {name} of this process did not look for 15 s")
+            for name, seen in looks.items()
+            if seen is not None and now - seen > _STALLED
+        ]
+        return wrong
+
+    def ingest_lag_s(self, now: datetime) -> float:
+        since = self.ingest.working_since if self.ingest else None
+        return (now - since).total_seconds() if since else 0.0
+
+    async def _beat_forever(self) -> None:
+        await asyncio.sleep(_FIRST_BEAT_S)
+        while True:
+            wrong = self.findings()
+            detail = "; ".join(finding.detail for finding in wrong)[:500]
+            try:
+                async with transaction(self.sessions) as session:
+                    await beat(
+                        session,
+                        process=self.process,
+                        part="+".join(sorted(self.roles)),
+                        ok=not wrong,
+                        detail=detail,
+                        now=self.clock(),
+                    )
+            except (SQLAlchemyError, OSError, TimeoutError) as error:
+                log.warning("no heartbeat", error=type(error).__name__)
+            await asyncio.sleep(_BEAT_S)
+
+
+def serve(settings: Settings, roles: Collection[str], *, embedded: Embedded | None = None) -> None:
+    """Run one process until SIGINT or SIGTERM."""
+    logs.set_up(settings.log_level)
+    running = embedded or Embedded(settings)
+    running.start()
+    try:
+        migrate(running.database_url)
+        server = Server(settings, running, roles)
+        uvicorn.run(
+            server.build(), host=settings.http_host, port=settings.http_port, loop="uvloop", http="httptools",
+            log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=5,
+            timeout_keep_alive=30, h11_max_incomplete_event_size=32 * 1024,
+        )  # fmt: skip
+    finally:
+        running.stop()

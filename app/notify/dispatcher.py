@@ -1,0 +1,152 @@
+"""Claim and commit → send outside any transaction → record. Many tasks at once; any number of processes.
+
+What a notice says and what follows from its result belong to the alarms: they come in as `Desk`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app import logs, metrics
+from app.clock import Clock
+from app.db import Sessions, transaction
+from app.ids import NoticeId
+from app.notify import outbox
+from app.notify.channel import Channels, GiveUp, Letter, Outcome, Sent, TryAgain
+from app.notify.outbox import Claim, Result, Settled
+from app.signals import wait
+
+log = logs.get("dispatcher")
+_AT_ONCE = 200
+_LOOK_AGAIN_S = 1.0
+
+
+class Desk(Protocol):
+    """The alarms' side of sending."""
+
+    async def compose(self, session: AsyncSession, claims: Sequence[Claim], now: datetime) -> Mapping[NoticeId, Letter]:
+        """The letters of claimed notices; one that is missing has nobody to go to any more."""
+        ...
+
+    async def settled(self, session: AsyncSession, settled: Sequence[Settled], now: datetime) -> None:
+        """What follows: next channels, first-sent times, facts. In the transaction of the record."""
+        ...
+
+
+class Dispatcher:
+    """One worker's sending. `run()` until cancelled; the rows tell another worker everything if it dies."""
+
+    def __init__(self, sessions: Sessions, channels: Channels, desk: Desk, clock: Clock, wake: asyncio.Event) -> None:
+        self._sessions = sessions
+        self._channels = channels
+        self._desk = desk
+        self._clock = clock
+        self._wake = wake
+        self._free = _AT_ONCE
+        self._results: asyncio.Queue[Result] = asyncio.Queue()
+        self._sending: set[asyncio.Task[None]] = set()
+        self.last_look: datetime | None = None
+
+    async def run(self) -> None:
+        recorder = asyncio.create_task(self._record_forever())
+        try:
+            while True:
+                try:
+                    took = await self._take()
+                    self.last_look = self._clock()
+                except (SQLAlchemyError, OSError, TimeoutError) as error:
+                    log.warning("database away; looking again", error=type(error).__name__)
+                    took = 0
+                    await asyncio.sleep(_LOOK_AGAIN_S)
+                if not took:
+                    await wait(self._wake, at_most_s=await self._idle_s())
+        finally:
+            recorder.cancel()
+            for task in self._sending:
+                task.cancel()
+
+    async def drain(self) -> int:
+        """Send everything that is due now and record it; returns how many. For tests and a calm shutdown."""
+        count = 0
+        while took := await self._take():
+            count += took
+            await asyncio.gather(*self._sending)
+            await self._record(self._pending_results())
+        return count
+
+    async def _take(self) -> int:
+        if self._free <= 0:
+            await asyncio.sleep(0.002)
+            return 1
+        now = self._clock()
+        async with transaction(self._sessions) as session:
+            claims = await outbox.claim(session, limit=self._free, now=now)
+            letters = await self._desk.compose(session, claims, now) if claims else {}
+        self._free -= len(claims)
+        for claim in claims:
+            task = asyncio.create_task(self._send(claim, letters.get(claim.id)))
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+        return len(claims)
+
+    async def _send(self, claim: Claim, letter: Letter | None) -> None:
+        outcome: Outcome
+        channel = self._channels.get(claim.channel)
+        if letter is None:
+            outcome = GiveUp("the recipient no longer has this channel")
+        elif channel is None:
+            outcome = GiveUp(f"this server has no {claim.channel.value} channel")
+        else:
+            try:
+                async with asyncio.timeout(outbox.LEASE.total_seconds() - 5):
+                    outcome = await channel.send(letter)
+            except TimeoutError:
+                outcome = TryAgain("no answer in time")
+        self._free += 1
+        await self._results.put(Result(claim, outcome))
+
+    async def _record_forever(self) -> None:
+        """Natural batches again: whatever was answered while the last record was being written."""
+        batch: list[Result] = []
+        while True:
+            if not batch:
+                batch = [await self._results.get()]
+            batch += self._pending_results()
+            try:
+                await self._record(batch[:500])
+                batch = batch[500:]
+            except (SQLAlchemyError, OSError, TimeoutError) as error:
+                log.warning("could not record; trying again", error=type(error).__name__)
+                await asyncio.sleep(_LOOK_AGAIN_S)
+
+    def _pending_results(self) -> list[Result]:
+        return [self._results.get_nowait() for _ in range(self._results.qsize())]
+
+    async def _record(self, results: Sequence[Result]) -> None:
+        if not results:
+            return
+        now = self._clock()
+        async with transaction(self._sessions) as session:
+            settled = await outbox.record(session, results, now=now)
+            await self._desk.settled(session, settled, now)
+        for one in settled:
+            metrics.NOTICES.labels(one.claim.channel.value, one.state).inc()
+            if isinstance(one.outcome, Sent) and one.claim.attempt == 1:
+                metrics.NOTICE_SECONDS.observe((now - one.created_at).total_seconds())
+
+    async def _idle_s(self) -> float:
+        """Until the next retry is due, at most a second."""
+        try:
+            async with self._sessions() as session:
+                due = await outbox.next_due(session)
+        except (SQLAlchemyError, OSError, TimeoutError):
+            return _LOOK_AGAIN_S
+        if due is None:
+            return _LOOK_AGAIN_S
+        return min(_LOOK_AGAIN_S, max(0.01, (due - self._clock()).total_seconds()))

@@ -1,0 +1,96 @@
+"""What would fail before an alarm does. `/readyz` and `shouwang check` say the same (design section 7, invariant 8)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.db import newest_revision, schema_revision
+
+_LATE = timedelta(seconds=30)
+_SILENT = timedelta(seconds=30)
+_FORGOTTEN = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not ready. `blocking`: alarms would be lost or late; otherwise somebody has work to do."""
+
+    name: str
+    blocking: bool
+    count: int
+    detail: str
+    ids: tuple[str, ...] = ()
+
+
+_SAMPLE = 20
+_QUESTIONS: tuple[tuple[str, bool, str, str], ...] = (
+    (
+        "overdue_step", True, "alarms whose next step is more than 30 s late: no worker takes them",
+        "SELECT id::text FROM alarms WHERE next_at < :late",
+    ),
+    (
+        "stuck_notice", True, "notices more than 30 s late: no worker sends them",
+        "SELECT id::text FROM notices WHERE state IN ('pending', 'sending') AND due_at < :late",
+    ),
+    (
+        "dead_part", True, "parts of a running server that stopped reporting, or report a fault",
+        "SELECT process || ' ' || part FROM heartbeats WHERE seen_at > :forgotten AND (NOT ok OR seen_at < :silent)",
+    ),
+    (
+        "elder_without_reachable_contact", False, "active elders without an emergency contact who has a channel",
+        "SELECT e.id::text FROM elders e WHERE e.status = 'active' AND NOT EXISTS (SELECT FROM contacts c "
+        "JOIN channels ch ON ch.contact_id = c.id WHERE c.elder_id = e.id AND c.is_emergency)",
+    ),
+    (
+        "device_never_seen", False, "devices bound to an elder that never sent anything",
+        "SELECT d.device_id FROM devices d JOIN bindings b ON b.device_id = d.device_id AND b.unbound_at IS NULL "
+        "WHERE d.last_seen_at IS NULL",
+    ),
+    (
+        "roster_hole", False, "villages with active elders and no reachable village head or deputy today",
+        "SELECT DISTINCT e.region_code FROM elders e WHERE e.status = 'active' AND NOT EXISTS (SELECT FROM duties d "
+        "JOIN channels ch ON ch.visitor_id = d.visitor_id WHERE d.region_code = e.region_code "
+        "AND d.role IN ('village_head', 'deputy') AND d.since <= :today AND (d.until IS NULL OR d.until >= :today))",
+    ),
+    (
+        "unreachable_alarm", False, "open alarms of which nobody could be told",
+        "SELECT id::text FROM alarms WHERE state <> 'resolved' AND unreachable_since IS NOT NULL",
+    ),
+)  # fmt: skip
+
+
+async def look(session: AsyncSession, *, now: datetime, today: date) -> list[Finding]:
+    """Everything that is not ready, the blocking first. Ids only: no names, no addresses."""
+    revision = await schema_revision(session)
+    if revision != newest_revision():
+        return [Finding("schema", True, 1, f"the schema is at {revision}; run `shouwang migrate`")]
+    values = {"late": now - _LATE, "silent": now - _SILENT, "forgotten": now - _FORGOTTEN, "today": today}
+    found = []
+    for name, blocking, detail, query in _QUESTIONS:
+        text = sa.text(f"SELECT id, count(*) OVER () FROM ({query}) AS q(id) LIMIT {_SAMPLE}")  # noqa: S608 - constants
+        used = {key: value for key, value in values.items() if f":{key}" in query}
+        rows = (await session.execute(text, used)).all()
+        if rows:
+            found.append(Finding(name, blocking, rows[0][1], detail, tuple(row[0] for row in rows)))
+    return found
+
+
+async def beat(session: AsyncSession, *, process: str, part: str, ok: bool, detail: str, now: datetime) -> None:
+    """A part of this process says how it is."""
+    await session.execute(
+        sa.text(
+            "INSERT INTO heartbeats (process, part, seen_at, ok, detail) VALUES (:process, :part, :now, :ok, :detail) "
+            "ON CONFLICT (process, part) DO UPDATE SET seen_at = excluded.seen_at, ok = excluded.ok, "
+            "detail = excluded.detail"
+        ),
+        {"process": process, "part": part, "now": now, "ok": ok, "detail": detail},
+    )
+
+
+async def leave(session: AsyncSession, *, process: str) -> None:
+    """A calm shutdown is no fault."""
+    await session.execute(sa.text("DELETE FROM heartbeats WHERE process = :process"), {"process": process})

@@ -1,0 +1,88 @@
+"""«Look now»: PostgreSQL's LISTEN/NOTIFY wakes this process's loops. A signal is only a hint: every loop also looks by
+itself from time to time, so a lost one costs a second, never a fact."""
+
+from __future__ import annotations
+
+import asyncio
+from enum import StrEnum
+
+import asyncpg
+import sqlalchemy as sa
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app import logs
+
+_CHANNEL = "shouwang"
+_RETRY_S = 1.0
+log = logs.get("signals")
+
+
+class Signal(StrEnum):
+    FEED = "feed"  # facts were committed
+    OUTBOX = "outbox"  # notices wait
+
+
+async def send(session: AsyncSession, signal: Signal) -> None:
+    """Tell every process when this transaction commits."""
+    await session.execute(sa.text("SELECT pg_notify(:channel, :signal)"), {"channel": _CHANNEL, "signal": signal.value})
+
+
+class Signals:
+    """One listening connection for a process; loops wait on the event of their signal."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.events = {signal: asyncio.Event() for signal in Signal}
+
+    async def run(self) -> None:
+        """Listen until cancelled, across restarts of the database."""
+        while True:
+            try:
+                await self._listen()
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+                log.warning("listening again soon", error=type(error).__name__)
+            self._wake_all()
+            await asyncio.sleep(_RETRY_S)
+
+    async def _listen(self) -> None:
+        connection = await asyncpg.connect(**_arguments(self._url), timeout=10)
+        gone = asyncio.Event()
+        connection.add_termination_listener(lambda _: gone.set())
+        try:
+            await connection.add_listener(_CHANNEL, lambda _c, _p, _ch, payload: self._heard(str(payload)))
+            self._wake_all()  # whatever was said while nobody listened
+            await gone.wait()
+        finally:
+            await connection.close(timeout=2)
+
+    def _heard(self, payload: str) -> None:
+        if payload in {signal.value for signal in Signal}:
+            self.events[Signal(payload)].set()
+
+    def _wake_all(self) -> None:
+        for event in self.events.values():
+            event.set()
+
+
+async def wait(event: asyncio.Event, *, at_most_s: float) -> None:
+    """Return when the event is set, or after a while; the event is cleared."""
+    try:
+        async with asyncio.timeout(at_most_s):
+            await event.wait()
+    except TimeoutError:
+        pass
+    event.clear()
+
+
+def _arguments(url: str) -> dict[str, object]:
+    """asyncpg's arguments from a SQLAlchemy address (a Unix socket stands in `?host=`)."""
+    parsed = make_url(url)
+    given = {
+        "host": parsed.query.get("host") or parsed.host,
+        "port": parsed.port,
+        "user": parsed.username,
+        "password": parsed.password,
+        "database": parsed.database,
+    }
+    return {name: value for name, value in given.items() if value is not None}

@@ -1,0 +1,63 @@
+"""The only scheduler. It says "look now"; what is due stands in the database, and any process may do it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import sqlalchemy as sa
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from sqlalchemy.exc import SQLAlchemyError
+
+from app import logs
+from app.alarms.due import take_due_steps
+from app.clock import Clock
+from app.db import Sessions, transaction
+
+log = logs.get("ticks")
+_EVERY_S = 0.5
+_KEEP_ANSWERS = timedelta(days=2)
+
+
+class Ticks:
+    """Looks for due work twice a second."""
+
+    def __init__(self, sessions: Sessions, clock: Clock, tz: ZoneInfo) -> None:
+        self._sessions = sessions
+        self._clock = clock
+        self._tz = tz
+        self._scheduler = AsyncIOScheduler(timezone=tz)
+        self.last_look: datetime | None = None
+
+    def start(self) -> None:
+        common = {"coalesce": True, "max_instances": 1, "misfire_grace_time": 3600}
+        self._scheduler.add_job(self._due, "interval", seconds=_EVERY_S, id="due", **common)
+        self._scheduler.add_job(self._sweep, "interval", hours=1, id="sweep", **common)
+        self._scheduler.start()
+
+    def stop(self) -> None:
+        self._scheduler.shutdown(wait=False)
+
+    async def _due(self) -> None:
+        try:
+            while await self.look():
+                pass
+            self.last_look = self._clock()
+        except (SQLAlchemyError, OSError, TimeoutError) as error:
+            log.warning("could not look; looking again", error=type(error).__name__)
+
+    async def look(self) -> int:
+        """One batch of due alarms in one transaction. Returns how many there were."""
+        async with transaction(self._sessions) as session:
+            return await take_due_steps(session, now=self._clock(), tz=self._tz)
+
+    async def _sweep(self) -> None:
+        """Idempotent answers are kept for two days."""
+        try:
+            async with transaction(self._sessions) as session:
+                await session.execute(
+                    sa.text("DELETE FROM idempotent_answers WHERE created_at < :before"),
+                    {"before": self._clock() - _KEEP_ANSWERS},
+                )
+        except (SQLAlchemyError, OSError, TimeoutError) as error:
+            log.warning("could not sweep", error=type(error).__name__)
