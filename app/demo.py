@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import secrets
 import signal
@@ -46,7 +47,6 @@ def run(load: Callable[..., Settings]) -> None:
     console.print("[bold]Shouwang 守望[/] — starting PostgreSQL, the MQTT broker and the server …")
     watcher = threading.Thread(target=_beside, args=(settings, console), daemon=True)
     watcher.start()
-    _children.append(None)
     try:
         serve(settings, ("api", "ingest", "worker"), embedded=Embedded(settings))
     except KeyboardInterrupt:
@@ -56,12 +56,12 @@ def run(load: Callable[..., Settings]) -> None:
         console.print("Stopped. `make demo` goes on from here.")
 
 
-_children: list[subprocess.Popen[bytes] | None] = []
+_children: list[subprocess.Popen[bytes]] = []
 
 
 def _end_children() -> None:
     for child in _children:
-        if child is not None and child.poll() is None:
+        if child.poll() is None:
             child.send_signal(signal.SIGTERM)
             try:
                 child.wait(3)
@@ -74,7 +74,8 @@ def _beside(settings: Settings, console: Console) -> None:
     """In a thread of its own: wait for the server, start the simulator, print the feed."""
     base = f"http://{settings.http_host}:{settings.http_port}"
     password = settings.admin_password.get_secret_value()
-    asyncio.run(_watch(base, settings, password, console))
+    with contextlib.suppress(aiohttp.ClientError):  # the server stops, or never came up and says so itself
+        asyncio.run(_watch(base, settings, password, console))
 
 
 async def _watch(base: str, settings: Settings, password: str, console: Console) -> None:
@@ -118,7 +119,7 @@ def _simulator(base: str, settings: Settings, password: str) -> subprocess.Popen
         password,
     ]
     log = open(settings.data_dir / "simulator.log", "ab")  # noqa: SIM115 - handed to the child
-    return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+    return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
 
 
 def _introduce(console: Console, base: str, settings: Settings, password: str) -> None:

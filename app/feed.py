@@ -44,6 +44,13 @@ class Feed:
         self._clock = clock
         self._wake = wake
         self._news = asyncio.Condition()
+        self._closed = False
+
+    async def close(self) -> None:
+        """The server stops: every stream ends where it is, and is resumed elsewhere by its Last-Event-ID."""
+        self._closed = True
+        async with self._news:
+            self._news.notify_all()
 
     async def run(self) -> None:
         """Hand the process's signal on to every watcher."""
@@ -58,8 +65,8 @@ class Feed:
             return int(await session.scalar(_NEWEST) or 0)
 
     async def watch(self, *, after: int, scope: str) -> AsyncIterator[tuple[int, str, dict[str, Any]]]:
-        """Facts after number `after` whose region begins with `scope`: (seq, type, data), for ever."""
-        while True:
+        """Facts after number `after` whose region begins with `scope`: (seq, type, data), until the server stops."""
+        while not self._closed:
             try:
                 page = await self._read(after, scope)
             except (SQLAlchemyError, OSError, TimeoutError) as error:

@@ -259,6 +259,18 @@ class Server:
             await asyncio.sleep(_BEAT_S)
 
 
+class _Uvicorn(uvicorn.Server):
+    """uvicorn waits for open responses at a shutdown: the streams are told to end first."""
+
+    def __init__(self, config: uvicorn.Config, feed: Feed) -> None:
+        super().__init__(config)
+        self._feed = feed
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._feed.close()
+        await super().shutdown(sockets)
+
+
 def serve(settings: Settings, roles: Collection[str], *, embedded: Embedded | None = None) -> None:
     """Run one process until SIGINT or SIGTERM."""
     logs.set_up(settings.log_level)
@@ -267,10 +279,11 @@ def serve(settings: Settings, roles: Collection[str], *, embedded: Embedded | No
     try:
         migrate(running.database_url)
         server = Server(settings, running, roles)
-        uvicorn.run(
+        config = uvicorn.Config(
             server.build(), host=settings.http_host, port=settings.http_port, loop="uvloop", http="httptools",
             log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=5,
-            timeout_keep_alive=30, h11_max_incomplete_event_size=32 * 1024,
+            timeout_keep_alive=30,
         )  # fmt: skip
+        _Uvicorn(config, server.feed).run()
     finally:
         running.stop()

@@ -20,6 +20,7 @@ from simulator.terminal import SimulatorError, say
 from simulator.village import Person, Resident, Village, unresolved
 
 QUIET = frozenset({"heartbeat", "motion", "bed", "door", "vitals"})  # printed only on request
+_FINISH_WITHIN_S = 60.0
 _ASKING = frozenset({"alarm.raised", "alarm.escalated", "alarm.reopened", "alarm.calmed"})
 _OUTCOMES = {
     "sos": ("elder_well", "elder_well", "false_alarm", "real_emergency"),
@@ -80,6 +81,11 @@ class Responders:
         if person.role == part.role and count >= part.on_notice and alarm_id not in self._taken:
             self._taken.add(alarm_id)
             self._start(self._handle(person, name, heard, part))
+
+    async def finish(self, seconds: float) -> None:
+        """Let those who are on the way arrive and say how it ended."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
 
     async def close(self) -> None:
         """Everybody puts the phone away."""
@@ -210,6 +216,7 @@ async def live(
                 await speaker.send(message)
             await asyncio.sleep(max(0.0, start + (DAY - skip) / speed - time.monotonic()))
             day += 1
+        await responders.finish(_FINISH_WITHIN_S)
         return speaker.sent
     finally:
         listener.on_heard = None
@@ -231,7 +238,10 @@ def _day_of_all(village: Village, date: Any, seed: int, day: int) -> list[tuple[
 def _told(names: dict[str, str], command: Command) -> None:
     if command.device_id in names:
         text = command.body.get("message") or ""
-        say(f"⇠ the device of {names[command.device_id]} says: {command.body.get('state')} {text}".rstrip())
+        say(
+            f"⇠ the device of {names[command.device_id]} says: {command.body.get('state')} {text}".rstrip()
+            + f"   [{command.device_id}]"
+        )
 
 
 async def _opening(speaker: _Speaker, responders: Responders, village: Village) -> None:

@@ -16,7 +16,7 @@ from app.alarms.raising import Report, raise_alarms
 from app.alarms.views import COLUMNS
 from app.alarms.vocabulary import AlarmState, Outcome
 from app.api import pages
-from app.api.bodies import Body, Note, Short, etag, if_match
+from app.api.bodies import AN_ID, Body, Note, Short, etag, example, if_match
 from app.api.context import NowDep, Parts, PartsDep, PrincipalDep, SessionDep
 from app.api.problems import responses
 from app.api.transactional import Transactional, idempotent
@@ -83,6 +83,7 @@ class AlarmOut(BaseModel):
 
 
 class AlarmIn(Body):
+    model_config = example(elder_id=AN_ID, kind="reported", severity="critical", note="邻居听到呼救")
     elder_id: UUID
     kind: AlarmKind = AlarmKind.REPORTED
     severity: Severity = Severity.CRITICAL
@@ -90,20 +91,24 @@ class AlarmIn(Body):
 
 
 class AcknowledgeIn(Body):
+    model_config = example(eta_minutes=10, note="我住隔壁,马上到")
     eta_minutes: int = Field(default=handling.DEFAULT_ETA_MINUTES, ge=1, le=240)
     note: Note | None = None
 
 
 class AttendIn(Body):
+    model_config = example(note="已到门口")
     note: Note | None = None
 
 
 class ResolveIn(Body):
+    model_config = example(outcome="elder_well", note="误碰按钮,人没事")
     outcome: Outcome
     note: Note | None = None
 
 
 class CommentIn(Body):
+    model_config = example(text="已联系120")
     text: Annotated[Note, Field(min_length=1, examples=["已联系120"])]
 
 

@@ -14,9 +14,9 @@ from pydantic import Field, ValidationError
 from app import words
 from app.alarms import answering
 from app.alarms.answering import Action, Invitation
-from app.alarms.vocabulary import Outcome
+from app.alarms.vocabulary import AlarmState, Outcome
 from app.api.alarms import AlarmOut
-from app.api.bodies import Body, Note
+from app.api.bodies import Body, Note, example
 from app.api.context import NowDep, Parts, PartsDep, SessionDep
 from app.api.problems import responses
 from app.api.transactional import Transactional
@@ -34,10 +34,11 @@ _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'",
 }
 _MAX_BODY = 16 * 1024
-Token = Annotated[str, PathParam(max_length=100, pattern=r"^[A-Za-z0-9_-]+$")]
+Token = Annotated[str, PathParam(max_length=500)]
 
 
 class AnswerIn(Body):
+    model_config = example(action="acknowledge", eta_minutes=15)
     action: Action
     eta_minutes: int | None = Field(default=None, ge=1, le=240)
     outcome: Outcome | None = None
@@ -142,7 +143,8 @@ def _wants_json(request: Request) -> bool:
 
 
 def _shown(request: Request, parts: Parts, invited: Invitation, now: Any, *, message: str | None) -> Response:
-    alarm = parts.shapes.alarm(invited.alarm, now=now, plainly=True)
+    # Once it is over nobody has to find the door: the address and the phone are masked again.
+    alarm = parts.shapes.alarm(invited.alarm, now=now, plainly=invited.state is not AlarmState.RESOLVED)
     if _wants_json(request):
         return JSONResponse(AlarmOut.model_validate(alarm).model_dump(mode="json"), headers=_HEADERS)
     promise = invited.alarm["promise_due_at"]

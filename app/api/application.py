@@ -68,7 +68,7 @@ def build(
 
 
 def _include_api(app: FastAPI) -> None:
-    app.include_router(answer.router, responses=responses(503))
+    app.include_router(answer.router, responses=responses(400, 413, 503))
     app.include_router(auth.public, prefix=BASE, responses=responses(400, 413, 503))
     app.include_router(stream.router, prefix=BASE)  # before /alarms/{alarm_id}
     guarded = APIRouter(dependencies=[Depends(principal)], responses=responses(400, 401, 403, 409, 413, 422, 503))

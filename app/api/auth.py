@@ -15,7 +15,7 @@ from app.access.principal import Principal, Right, issue_token, normal_scope, wi
 from app.access.tables import User
 from app.access.vocabulary import Role
 from app.api import pages
-from app.api.bodies import Body, Scope
+from app.api.bodies import Body, Scope, example
 from app.api.context import NowDep, PartsDep, PrincipalDep, SessionDep
 from app.api.problems import responses
 from app.api.transactional import Transactional, idempotent
@@ -34,12 +34,13 @@ class TokenAnswer(BaseModel):
 
 
 class LoginForm(Body):
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", **example(username="admin", password="the-password-you-were-shown"))  # noqa: S106
     username: Annotated[str, StringConstraints(min_length=1, max_length=64)]
     password: Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 
 class UserIn(Body):
+    model_config = example(username="duty-desk", password="choose-a-long-one", role="operator", region_code="370302001")  # noqa: S106
     username: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._@-]{3,64}$")] = Field(examples=["duty-desk"])
     password: Annotated[str, StringConstraints(min_length=1, max_length=256)] = Field(examples=["choose-a-long-one"])
     role: Role

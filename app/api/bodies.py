@@ -2,18 +2,53 @@
 
 from __future__ import annotations
 
+import unicodedata
+from datetime import UTC, date, datetime
 from typing import Annotated, Any
 
 from fastapi import Header
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from app.errors import InvalidInput
 
 
-def _storable(text: str) -> str:
-    if "\x00" in text or any("\ud800" <= char <= "\udfff" for char in text):
-        raise ValueError("must not contain NUL or unpaired surrogates")
+def _printable(text: str) -> str:
+    if any(unicodedata.category(char) in ("Cc", "Cs") and char not in "\n\r\t" for char in text):
+        raise ValueError("must not contain control characters")
     return text
+
+
+def _one_line(text: str) -> str:
+    if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in text):
+        raise ValueError("must be one line without control characters")
+    return text
+
+
+def _written(value: object) -> object:
+    """Numbers are not dates: pydantic would read 20261120 as a day in 1970."""
+    if not isinstance(value, str | date):
+        raise ValueError('must be text, for example "2026-11-20"')
+    return value
+
+
+def _day_in_range(day: date) -> date:
+    if not date(1900, 1, 1) <= day <= date(2200, 1, 1):
+        raise ValueError("must lie between the years 1900 and 2200")
+    return day
+
+
+def _time_in_range(moment: datetime) -> datetime:
+    if not datetime(1900, 1, 2, tzinfo=UTC) <= moment <= datetime(2200, 1, 1, tzinfo=UTC):
+        raise ValueError("must lie between the years 1900 and 2200")
+    return moment
+
+
+AN_ID = "019c0a52-6f00-7000-8000-000000000001"  # stands for an id that an earlier answer gave
+
+
+def example(**fields: Any) -> ConfigDict:
+    """A body that can be pasted, for the OpenAPI document."""
+    return ConfigDict(json_schema_extra={"examples": [fields]})
 
 
 class Body(BaseModel):
@@ -22,15 +57,17 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
 
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True), AfterValidator(_storable)]
-Short = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_storable)]
-Note = Annotated[str, StringConstraints(max_length=2000), AfterValidator(_storable)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True), AfterValidator(_one_line)]
+Short = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_one_line)]
+Note = Annotated[str, StringConstraints(max_length=2000), AfterValidator(_printable)]
+Day = Annotated[date, BeforeValidator(_written), AfterValidator(_day_in_range)]
+Moment = Annotated[AwareDatetime, BeforeValidator(_written), AfterValidator(_time_in_range)]
 Region12 = Annotated[str, StringConstraints(pattern=r"^[0-9]{12}$"), Field(examples=["370302001001"])]
 Scope = Annotated[str, StringConstraints(pattern=r"^([0-9]{6}|[0-9]{9}|[0-9]{12})?$"), Field(examples=["370302"])]
 DeviceIdText = Annotated[
     str,
     StringConstraints(pattern=r"^[^/+#\x00-\x1f\x7f]{1,128}$"),
-    AfterValidator(_storable),
+    AfterValidator(_one_line),
     Field(examples=["sos-0001"]),
 ]
 Phone = Annotated[str, StringConstraints(min_length=3, max_length=40), Field(examples=["13800000000"])]

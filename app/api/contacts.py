@@ -14,7 +14,7 @@ from app.access import audit
 from app.access.principal import Right, within
 from app.access.sealing import mask_phone
 from app.api import pages
-from app.api.bodies import Body, Name, Phone, Region12, Short, etag, explicit, if_match
+from app.api.bodies import AN_ID, Body, Name, Phone, Region12, Short, etag, example, explicit, if_match
 from app.api.context import NowDep, PartsDep, PrincipalDep, SessionDep
 from app.api.problems import responses
 from app.api.transactional import Transactional, idempotent
@@ -30,6 +30,7 @@ from app.notify.ways import Way
 
 router = APIRouter(route_class=Transactional, tags=["people"], dependencies=[Depends(idempotent)])
 Reveal = Annotated[bool, Query(description="Show phone and channel addresses: a right, and an audit row.")]
+Relation = Annotated[Name, StringConstraints(max_length=50)]
 PersonChannel = Annotated[ChannelKind, Field(examples=["webhook"])]
 
 
@@ -50,10 +51,12 @@ class ChannelOut(BaseModel):
 
 
 class ContactIn(Body):
+    model_config = example(
+        name="王小梅", relation="女儿", phone="13800000000", is_emergency=True, priority=1,
+        channels=[{"kind": "webhook", "address": "https://example.org/hooks/anna"}],
+    )  # fmt: skip
     name: Name = Field(examples=["王小梅"])
-    relation: Annotated[str, StringConstraints(min_length=1, max_length=50, pattern=r"^[^\x00]+$")] = Field(
-        examples=["女儿"]
-    )
+    relation: Relation = Field(examples=["女儿"])
     phone: Phone | None = None
     is_emergency: bool = True
     priority: int = Field(default=1, ge=1, le=100)
@@ -61,8 +64,9 @@ class ContactIn(Body):
 
 
 class ContactChange(Body):
+    model_config = example(phone="13900000000", priority=2)
     name: Name | None = None
-    relation: Annotated[str, StringConstraints(min_length=1, max_length=50, pattern=r"^[^\x00]+$")] | None = None
+    relation: Relation | None = None
     phone: Phone | None = None
     is_emergency: bool | None = None
     priority: int | None = Field(default=None, ge=1, le=100)
@@ -80,6 +84,10 @@ class ContactOut(BaseModel):
 
 
 class VisitorIn(Body):
+    model_config = example(
+        name="李志愿", kind="volunteer", organisation="般阳志愿服务队", phone="13800000001", region_code="370302001000",
+        channels=[{"kind": "console", "address": "李志愿"}],
+    )  # fmt: skip
     name: Name = Field(examples=["李志愿"])
     kind: VisitorKind = VisitorKind.VOLUNTEER
     organisation: Short | None = None
@@ -99,6 +107,7 @@ class VisitorOut(BaseModel):
 
 
 class AssignmentIn(Body):
+    model_config = example(visitor_id=AN_ID, role="primary")
     visitor_id: UUID
     role: AssignmentRole = AssignmentRole.PRIMARY
 
@@ -315,7 +324,8 @@ async def add_visitor(
         region_code=visitor.region_code,
     )
     response.headers.update(etag(visitor.version))
-    shown = [{"kind": w.kind, "address": w.address, "secret": w.secret} for w in given]
+    known = await ways.of(session, "visitor_id", [visitor_id], sealer=parts.sealer, plainly=False)
+    shown = _with_secrets(known.get(visitor_id, []), given)
     return VisitorOut.model_validate(_visitor_shape(visitor, shown, parts, plainly=False))
 
 
@@ -429,11 +439,16 @@ async def _contact_out(
     session: Any, contact: Contact, parts: PartsDep, given: list[Way] | None = None, *, plainly: bool = False
 ) -> ContactOut:
     known = await ways.of(session, "contact_id", [contact.id], sealer=parts.sealer, plainly=plainly)
-    shown = known.get(contact.id, [])
-    for channel, way in zip(shown, given or [], strict=False):
+    shown = _with_secrets(known.get(contact.id, []), given or [])
+    return ContactOut.model_validate(_contact_shape(contact, shown, parts, plainly))
+
+
+def _with_secrets(channels: list[dict[str, Any]], given: list[Way]) -> list[dict[str, Any]]:
+    """The answer that makes a webhook shows its secret, once."""
+    for channel, way in zip(channels, given, strict=False):
         if way.kind is ChannelKind.WEBHOOK:
             channel["secret"] = way.secret
-    return ContactOut.model_validate(_contact_shape(contact, shown, parts, plainly))
+    return channels
 
 
 def _contact_shape(contact: Contact, channels: list[dict[str, Any]], parts: PartsDep, plainly: bool) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from sqlmodel import col, select
 from app.access import audit
 from app.access.principal import Right, within
 from app.api import pages
-from app.api.bodies import Body, DeviceIdText, Region12, etag
+from app.api.bodies import AN_ID, Body, DeviceIdText, Region12, Short, etag, example
 from app.api.context import NowDep, PrincipalDep, SessionDep
 from app.api.problems import responses
 from app.api.transactional import Transactional, idempotent
@@ -27,15 +27,17 @@ from app.errors import Conflict, InvalidInput, NotFound
 
 router = APIRouter(route_class=Transactional, tags=["devices"], dependencies=[Depends(idempotent)])
 DeviceId = Annotated[str, Path(max_length=128, pattern=r"^[^\x00]+$", examples=["sos-0001"])]
-Place = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00]+$")]
+Place = Annotated[Short, StringConstraints(max_length=100)]
 
 
 class DeviceIn(Body):
+    model_config = example(device_id="sos-0001", kind="sos_button", place="卧室床头", region_code="370302001000")
     device_id: DeviceIdText
     kind: DeviceKind
     profile: Literal["native"] = "native"
     place: Place | None = Field(default=None, examples=["卧室床头"])
     region_code: Region12 | None = Field(default=None, description="Whose device it is until it is bound.")
+    elder_id: UUID | None = Field(default=None, description="Binds it at once, like PUT …/binding.")
 
 
 class DeviceOut(BaseModel):
@@ -50,6 +52,7 @@ class DeviceOut(BaseModel):
 
 
 class BindingIn(Body):
+    model_config = example(elder_id=AN_ID)
     elder_id: UUID
 
 
@@ -143,6 +146,8 @@ async def register_device(
         now=now,
         region_code=device.region_code,
     )
+    if body.elder_id is not None:
+        await _bind(session, who, device, body.elder_id, now)
     response.headers.update(etag(device.version))
     return await _out(session, device.device_id)
 
@@ -183,22 +188,7 @@ async def device(device_id: DeviceId, response: Response, who: PrincipalDep, ses
 async def bind(device_id: DeviceId, body: BindingIn, who: PrincipalDep, session: SessionDep, now: NowDep) -> DeviceOut:
     """The binding before ends at the same moment; events belong to whoever wore the device when they happened."""
     who.must(Right.MANAGE)
-    found = await _within(session, who, device_id, lock=True)
-    try:
-        elder = await register.elder_within(session, who, body.elder_id)
-    except NotFound:
-        raise InvalidInput("no such elder", field="elder_id") from None
-    await wearing.bind(session, found, elder_id=elder.id, region_code=elder.region_code, now=now)
-    audit.note(
-        session,
-        who,
-        action="device.bound",
-        subject_type="device",
-        subject_id=device_id,
-        now=now,
-        region_code=elder.region_code,
-        elder_id=str(elder.id),
-    )
+    await _bind(session, who, await _within(session, who, device_id, lock=True), body.elder_id, now)
     return await _out(session, device_id)
 
 
@@ -316,6 +306,24 @@ async def _within(session: Any, who: Any, device_id: str, *, lock: bool = False)
     if found is None:
         raise NotFound("no such device")
     return found
+
+
+async def _bind(session: Any, who: Any, device: Device, elder_id: UUID, now: datetime) -> None:
+    try:
+        elder = await register.elder_within(session, who, elder_id)
+    except NotFound:
+        raise InvalidInput("no such elder", field="elder_id") from None
+    await wearing.bind(session, device, elder_id=elder.id, region_code=elder.region_code, now=now)
+    audit.note(
+        session,
+        who,
+        action="device.bound",
+        subject_type="device",
+        subject_id=device.device_id,
+        now=now,
+        region_code=elder.region_code,
+        elder_id=str(elder.id),
+    )
 
 
 async def _out(session: Any, device_id: str) -> DeviceOut:

@@ -6,13 +6,15 @@ from datetime import date
 from typing import Annotated
 from uuid import UUID
 
+import sqlalchemy as sa
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, Field, StringConstraints
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.access import audit
 from app.access.principal import Right
 from app.api import pages
-from app.api.bodies import Body, Name, Phone, Region12, Short, etag, explicit, if_match
+from app.api.bodies import Body, Day, Name, Phone, Region12, Short, etag, example, explicit, if_match
 from app.api.context import NowDep, PartsDep, PrincipalDep, SessionDep
 from app.api.problems import responses
 from app.api.transactional import Transactional, idempotent
@@ -33,7 +35,7 @@ class Ability(BaseModel):
 
 class AbilityIn(Body):
     level: AbilityLevel | None = None
-    assessed_on: date | None = None
+    assessed_on: Day | None = None
     observed: Observed | None = None
 
 
@@ -63,11 +65,16 @@ class ElderOut(BaseModel):
 
 
 class ElderIn(Body):
+    model_config = example(
+        name="王桂英", id_number="370302194001011221", region_code="370302001000", phone="13800000000",
+        address="般阳路1号院3单元201", tags=["living_alone"], dementia=False, services=["daily_living"],
+        ability={"level": "severe", "assessed_on": "2026-03-01", "observed": None},
+    )  # fmt: skip
     name: Name = Field(examples=["王桂英"])
-    id_number: Annotated[str, StringConstraints(min_length=15, max_length=20)] = Field(examples=["370302194001011226"])
+    id_number: Annotated[str, StringConstraints(min_length=15, max_length=20)] = Field(examples=["370302194001011221"])
     region_code: Region12
     sex: Sex | None = Field(default=None, description="Read from the ID number; checked when given.")
-    birth_date: date | None = Field(default=None, description="Read from the ID number; checked when given.")
+    birth_date: Day | None = Field(default=None, description="Read from the ID number; checked when given.")
     phone: Phone | None = None
     address: Short | None = None
     tags: list[Tag] = Field(default=[], max_length=6)
@@ -79,6 +86,7 @@ class ElderIn(Body):
 
 
 class ElderChange(Body):
+    model_config = example(tags=["living_alone", "empty_nest"], ability={"observed": "bedridden"})
     name: Name | None = None
     region_code: Region12 | None = None
     phone: Phone | None = None
@@ -129,7 +137,7 @@ async def enrol(
     """The ID number gives birth date and sex and is checked: ISO 7064 MOD 11-2 and a real date."""
     who.must(Right.MANAGE)
     today = now.astimezone(parts.tz).date()
-    fields = _flat(body.model_dump())
+    fields = _flat(body.model_dump(), today)
     elder = await register.enrol(session, who, fields, sealer=parts.sealer, now=now, today=today)
     audit.note(
         session,
@@ -188,7 +196,10 @@ async def change(
         if name in fields and fields[name] is None:
             raise InvalidInput("cannot be null; leave it out to keep it", field=name)
     found = await register.elder_within(session, who, elder_id, version=version, lock=True)
-    changed = await register.change_elder(session, who, found, _flat(fields), sealer=parts.sealer, now=now)
+    lived_in, today = found.region_code, now.astimezone(parts.tz).date()
+    changed = await register.change_elder(session, who, found, _flat(fields, today), sealer=parts.sealer, now=now)
+    if found.region_code != lived_in:
+        await _take_along(session, elder_id, found.region_code)
     audit.note(
         session,
         who,
@@ -200,13 +211,33 @@ async def change(
         fields=changed,
     )
     response.headers.update(etag(found.version))
-    return _out(found, parts, now.astimezone(parts.tz).date())
+    return _out(found, parts, today)
 
 
-def _flat(fields: dict[str, object]) -> dict[str, object]:
+# Scope is judged by the region code of a row: whoever moves takes theirs along, or the old region would go on seeing.
+_TAKE_ALONG = tuple(
+    sa.text(statement)
+    for statement in (
+        "UPDATE alarms SET region_code = :code WHERE elder_id = :id",
+        "UPDATE visits SET region_code = :code WHERE elder_id = :id",
+        "UPDATE feed_events SET region_code = :code WHERE alarm_id IN (SELECT id FROM alarms WHERE elder_id = :id)",
+        "UPDATE devices SET region_code = :code, version = version + 1 WHERE device_id IN "
+        "(SELECT device_id FROM bindings WHERE elder_id = :id AND unbound_at IS NULL)",
+    )
+)
+
+
+async def _take_along(session: AsyncSession, elder_id: UUID, code: str) -> None:
+    for statement in _TAKE_ALONG:
+        await session.execute(statement, {"id": elder_id, "code": code})
+
+
+def _flat(fields: dict[str, object], today: date) -> dict[str, object]:
     """`ability` is one object outside and three columns inside."""
     ability = fields.pop("ability", None)
     if isinstance(ability, dict):
+        if (ability.get("assessed_on") or today) > today:
+            raise InvalidInput("an assessment in the future", field="ability.assessed_on")
         names = {"level": "ability_level", "assessed_on": "ability_assessed_on", "observed": "observed"}
         fields.update({names[name]: value for name, value in ability.items()})
     return fields

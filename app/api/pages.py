@@ -47,6 +47,8 @@ def decode(cursor: str | None, *kinds: type) -> list[Any] | None:
 
 
 def _read(value: Any, kind: type) -> Any:
+    if not isinstance(value, str):
+        raise ValueError
     if kind is datetime:
         moment = datetime.fromisoformat(value)
         if moment.tzinfo is None:
@@ -56,7 +58,8 @@ def _read(value: Any, kind: type) -> Any:
         return UUID(value)
     if "\x00" in value:
         raise ValueError
-    return str(value)
+    value.encode()  # an unpaired surrogate cannot be stored, so no row has it
+    return value
 
 
 def page(rows: Sequence[Any], limit: int, shape: Any, *keys: str) -> dict[str, Any]:

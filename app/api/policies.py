@@ -14,7 +14,7 @@ from app.access import audit
 from app.access.principal import Right, normal_scope, within
 from app.alarms.tables import EscalationPolicy
 from app.api import pages
-from app.api.bodies import Body, Name, Scope
+from app.api.bodies import Body, Name, Scope, example
 from app.api.context import NowDep, PrincipalDep, SessionDep
 from app.api.problems import responses
 from app.api.transactional import Transactional, idempotent
@@ -32,6 +32,12 @@ class StepIn(Body):
 
 
 class PolicyIn(Body):
+    model_config = example(
+        name="般阳路街道 紧急", severity="critical", region_code="370302001",
+        steps=[{"after_s": 0, "targets": ["emergency_contacts", "assigned_visitors", "village_head", "operators"]},
+               {"after_s": 120, "targets": ["township_duty", "operators"]}],
+        repeat_last_every_s=60,
+    )  # fmt: skip
     name: Name
     severity: Severity
     region_code: Scope | None = Field(default=None, description="Where it applies; your own region when absent.")

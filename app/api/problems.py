@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -10,12 +11,14 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import errors, logs
 
 log = logs.get("api")
 MEDIA_TYPE = "application/problem+json"
 TYPE_BASE = "https://shouwang.invalid/problems/"
+_MOST_FIELDS = 50
 
 STATUS: dict[type[errors.ShouwangError], int] = {
     errors.NotFound: 404,
@@ -104,9 +107,15 @@ async def _refused(_: Request, error: Exception) -> JSONResponse:
 
 async def _does_not_fit(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    fields = [{"field": ".".join(str(part) for part in e["loc"]), "detail": e["msg"]} for e in error.errors()]
+    fields = [{"field": _place(e["loc"]), "detail": e["msg"]} for e in error.errors()[:_MOST_FIELDS]]
     detail = "; ".join(f"{f['field']}: {f['detail']}" for f in fields[:5]) or "the request does not fit the schema"
     return _answer(422, "invalid-input", _TITLES[422], detail, fields=fields)
+
+
+def _place(loc: tuple[int | str, ...]) -> str:
+    """Where it does not fit. An unknown field's name is the sender's: cut, and made fit to be written."""
+    text = ".".join(str(part)[:64] for part in loc)
+    return text.encode("utf-8", "replace").decode()
 
 
 async def _http(_: Request, error: Exception) -> JSONResponse:
@@ -153,8 +162,30 @@ async def _database(_: Request, error: Exception) -> JSONResponse:
     )
 
 
-async def _mistake(_: Request, error: Exception) -> JSONResponse:
-    return _answer(500, "internal", _TITLES[500], "the server made a mistake; it is in its log")
+class Mistakes:
+    """Our own mistakes become a problem and a log line. The line has where, not what: a message may quote a person."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            await self._app(scope, receive, watched)
+        except Exception as error:  # noqa: BLE001 - the outermost place: nothing above could do better
+            log.error("mistake", error=type(error).__name__, where="".join(traceback.format_tb(error.__traceback__)))
+            if not started:
+                answer = _answer(500, "internal", _TITLES[500], "the server made a mistake; it is in its log")
+                await answer(scope, receive, send)
 
 
 def install(app: FastAPI) -> None:
@@ -165,4 +196,4 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(SQLAlchemyError, _database)
     app.add_exception_handler(TimeoutError, _database)
     app.add_exception_handler(OSError, _database)
-    app.add_exception_handler(Exception, _mistake)
+    app.add_middleware(Mistakes)

@@ -13,7 +13,7 @@ from sqlmodel import col, select
 from app.access import audit
 from app.access.principal import Right, within
 from app.api import pages
-from app.api.bodies import Body, Name, Region12
+from app.api.bodies import AN_ID, Body, Day, Name, Region12, example
 from app.api.context import NowDep, PrincipalDep, SessionDep
 from app.api.problems import responses
 from app.api.transactional import Transactional, idempotent
@@ -26,6 +26,7 @@ Code = Annotated[str, Path(pattern=r"^[0-9]{12}$", examples=["370302001001"])]
 
 
 class RegionIn(Body):
+    model_config = example(code="370302001001", name="样板村")
     code: Region12
     name: Name = Field(examples=["样板村"])
 
@@ -38,11 +39,11 @@ class RegionOut(BaseModel):
 
 
 class DutyIn(Body):
-    model_config = ConfigDict(populate_by_name=True)
+    model_config = example(**{"role": "village_head", "visitor_id": AN_ID, "from": "2026-01-01", "to": None})
     role: DutyRole
     visitor_id: UUID
-    since: date = Field(alias="from", examples=["2026-01-01"])
-    until: date | None = Field(default=None, alias="to", description="The last day, included.")
+    since: Day = Field(alias="from", examples=["2026-01-01"])
+    until: Day | None = Field(default=None, alias="to", description="The last day, included.")
 
 
 class DutyOut(BaseModel):

@@ -1,5 +1,6 @@
 """One request, one transaction, committed before the reply. A POST with an Idempotency-Key is answered once and then
-replayed: the key and the answer are rows of the same transaction, so a crash leaves both or neither."""
+replayed: the key and the answer are rows of the same transaction, so a crash leaves both or neither. An answer may hold
+what is shown once (a webhook's secret), so it is sealed like everything personal."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
+from uuid import UUID
 
 import sqlalchemy as sa
 from fastapi import Header, Request, Response
@@ -63,8 +65,7 @@ async def idempotent(
     if key is None or request.method != "POST":
         return
     session = session_of(request)
-    body = await request.body()
-    hashed = hashlib.sha256(f"{request.method} {request.url.path}?{request.url.query}\n".encode() + body).digest()
+    hashed = await _fingerprint(request)
     taken = await session.execute(
         sa.text(
             "INSERT INTO idempotent_answers (principal, key, request_hash, headers, created_at) "
@@ -73,7 +74,7 @@ async def idempotent(
         {"principal": str(who.id), "key": key, "hash": hashed, "now": parts_of(request).clock()},
     )
     if taken.first() is not None:
-        request.state.idempotency = (str(who.id), key)
+        request.state.idempotency = (str(who.id), key, hashed)
         return
     row = (
         await session.execute(
@@ -87,7 +88,19 @@ async def idempotent(
     if row.request_hash != hashed:
         raise IdempotencyMismatch("this Idempotency-Key was used for another request; use a new key for a new request")
     headers = {**row.headers, "Idempotent-Replay": "true", "content-type": "application/json"}
-    raise Replay(Response(row.body, row.status, headers=headers))
+    answer = parts_of(request).sealer.open(row.body, record=_record(hashed))
+    raise Replay(Response(answer, row.status, headers=headers))
+
+
+async def _fingerprint(request: Request) -> bytes:
+    """Equal requests have equal ones. Keyed: from a plain hash of a short body the body can be guessed."""
+    text = f"{request.method} {request.url.path}?{request.url.query}\n".encode() + await request.body()
+    return parts_of(request).sealer.index(hashlib.sha256(text).hexdigest())
+
+
+def _record(fingerprint: bytes) -> UUID:
+    """What the sealed answer is bound to."""
+    return UUID(bytes=fingerprint[:16])
 
 
 async def _keep_answer(request: Request, response: Response) -> None:
@@ -103,11 +116,7 @@ async def _keep_answer(request: Request, response: Response) -> None:
             "principal": taken[0],
             "key": taken[1],
             "status": response.status_code,
-            "body": bytes(response.body),
-            "headers": _json({name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}),
+            "body": parts_of(request).sealer.seal(bytes(response.body).decode(), record=_record(taken[2])),
+            "headers": json.dumps({name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}),
         },
     )
-
-
-def _json(headers: dict[str, str]) -> str:
-    return json.dumps(headers)

@@ -8,12 +8,12 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Depends
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import BaseModel, Field
 from sqlmodel import col, select
 
 from app.access.principal import Right, within
 from app.api import pages
-from app.api.bodies import Body, Note
+from app.api.bodies import AN_ID, Body, Moment, Note, example
 from app.api.context import NowDep, PrincipalDep, SessionDep
 from app.api.problems import responses
 from app.api.transactional import Transactional, idempotent
@@ -29,11 +29,15 @@ _SLACK = timedelta(minutes=5)
 
 
 class VisitIn(Body):
+    model_config = example(
+        elder_id=AN_ID, method="home", started_at="2026-11-20T09:00:00+08:00", ended_at="2026-11-20T09:30:00+08:00",
+        services=["daily_living", "emotional_support"], note="精神很好",
+    )  # fmt: skip
     elder_id: UUID
     visitor_id: UUID | None = None
     method: Method
-    started_at: AwareDatetime = Field(examples=["2026-11-20T09:00:00+08:00"])
-    ended_at: AwareDatetime | None = None
+    started_at: Moment = Field(examples=["2026-11-20T09:00:00+08:00"])
+    ended_at: Moment | None = None
     services: list[Service] = Field(default=[], max_length=9)
     note: Note | None = None
     alarm_id: UUID | None = None
