@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import secrets
 import signal
 import subprocess
@@ -119,7 +120,9 @@ def _simulator(base: str, settings: Settings, password: str) -> subprocess.Popen
         password,
     ]
     log = open(settings.data_dir / "simulator.log", "ab")  # noqa: SIM115 - handed to the child
-    return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    return subprocess.Popen(
+        command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env={**os.environ, "SIMULATOR_PASSWORD": password}
+    )
 
 
 def _introduce(console: Console, base: str, settings: Settings, password: str) -> None:

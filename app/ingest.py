@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import assert_never
 from zoneinfo import ZoneInfo
 
-from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import logs, metrics
@@ -28,6 +28,7 @@ from app.devices.events import Frame, Observation, Status
 from app.devices.journal import Journalled
 from app.devices.mqtt import MqttClient, Received
 from app.devices.vocabulary import RejectReason
+from app.faults import crash_at
 from app.rules import judge
 from app.rules.verdict import Calm, Nothing, Raise
 
@@ -53,6 +54,7 @@ class Ingest:
             received = await self._mqtt.take(_BATCH)
             self.working_since = received[0].frame.received_at
             await self._commit(received)
+            crash_at("after_commit_before_ack")
             self._mqtt.acknowledge(received)
             self.working_since = None
             self.last_commit = self._clock()
@@ -64,16 +66,17 @@ class Ingest:
             try:
                 await self.swallow(frames)
                 return
-            except (DataError, IntegrityError) as error:
-                if len(frames) == 1:
-                    await self._quarantine_unstorable(frames[0], type(error.orig).__name__)
+            except Exception as error:  # noqa: BLE001 - this loop ends only with the process
+                if not _condemns_a_message(error):
+                    log.warning("not committed; trying again", error=type(error).__name__, messages=len(frames))
+                    await asyncio.sleep(_RETRY_S)
+                    continue
+                if len(frames) > 1:
+                    for half in (received[: len(received) // 2], received[len(received) // 2 :]):
+                        await self._commit(half)
                     return
-                for half in (received[: len(received) // 2], received[len(received) // 2 :]):
-                    await self._commit(half)
-                return
-            except (SQLAlchemyError, OSError, TimeoutError) as error:
-                log.warning("not committed; trying again", error=type(error).__name__, messages=len(frames))
-                await asyncio.sleep(_RETRY_S)
+                if await self._quarantine_unstorable(frames[0], type(getattr(error, "orig", error)).__name__):
+                    return
 
     async def swallow(self, frames: Sequence[Frame]) -> None:
         """One transaction for a batch of frames."""
@@ -82,12 +85,14 @@ class Ingest:
         async with transaction(self._sessions) as session:
             events = [(seen, frame) for seen, frame in observations if not isinstance(seen.event, Status)]
             journalled = await journal.write(session, [seen for seen, _ in events])
+            crash_at("after_journal")
             await journal.keep_state(session, [seen for seen, _ in observations])
             unknown = [(seen, frame) for one, (seen, frame) in zip(journalled, events, strict=True) if not one.known]
             rejects += [(frame, _unknown_device(seen)) for seen, frame in unknown]
             await journal.note_unclaimed(session, [(seen.device_id, frame) for seen, frame in unknown])
             await journal.quarantine(session, rejects)
             await self._decide(session, [one for one in journalled if one.fresh], now)
+            crash_at("before_commit")
         _count(journalled, rejects, self._clock())
 
     def _decode(self, frames: Sequence[Frame]) -> tuple[list[tuple[Observation, Frame]], list[tuple[Frame, Rejected]]]:
@@ -136,11 +141,29 @@ class Ingest:
                     assert_never(verdict)
         await raise_alarms(session, reports, now=now, tz=self._tz)
 
-    async def _quarantine_unstorable(self, frame: Frame, why: str) -> None:
-        reject = Rejected(RejectReason.NOT_STORABLE, f"the database refused the message ({why})")
-        async with transaction(self._sessions) as session:
-            await journal.quarantine(session, [(frame, reject)])
+    async def _quarantine_unstorable(self, frame: Frame, why: str) -> bool:
+        """False: the database is away, and the message must be tried again."""
+        reject = Rejected(RejectReason.NOT_STORABLE, f"the message could not be stored ({why})")
+        try:
+            async with transaction(self._sessions) as session:
+                await journal.quarantine(session, [(frame, reject)])
+        except (SQLAlchemyError, OSError, TimeoutError):
+            await asyncio.sleep(_RETRY_S)
+            return False
         log.error("message not storable, quarantined", error=why)
+        return True
+
+
+def _condemns_a_message(error: Exception) -> bool:
+    """Whether the fault lies in what a message says (bad data, a broken constraint, too much of something), not in the
+    way to the database, which is tried for ever."""
+    if isinstance(error, DBAPIError):
+        state = getattr(error.orig, "sqlstate", None) or ""
+        refused_by_driver = isinstance(getattr(error.orig, "__cause__", None), ValueError)
+        return not error.connection_invalidated and (
+            state[:2] in ("22", "23", "54") or (not state and refused_by_driver)
+        )
+    return not isinstance(error, (SQLAlchemyError, OSError, TimeoutError))
 
 
 def _report(one: Journalled, verdict: Raise) -> Report:

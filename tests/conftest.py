@@ -16,9 +16,8 @@ from app.db import migrate
 from app.embedded.postgres import EmbeddedPostgres
 from tests.world import OTHER_VILLAGE, TOWNSHIP, VILLAGE, World
 
-FAST = {
+FAST = {  # survives the death of any process, not of the machine
     "fsync": "off",
-    "synchronous_commit": "off",
     "full_page_writes": "off",
     "shared_buffers": "32MB",
     "max_connections": "120",

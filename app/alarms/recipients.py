@@ -29,26 +29,25 @@ _PEOPLE = sa.text(
          AND d.since <= :today AND (d.until IS NULL OR d.until >= :today)
     ),
     person AS (
-        SELECT c.elder_id, 'emergency_contacts' AS target, 'contact' AS type, c.id, c.name, c.priority AS rank
-        FROM contacts c WHERE c.elder_id = ANY(CAST(:elder_ids AS uuid[])) AND c.is_emergency
+        SELECT c.elder_id, 'emergency_contacts' AS target, 'contact' AS type, c.id, c.name, c.priority AS rank,
+               ch.id AS channel_id, ch.kind AS channel
+        FROM contacts c
+        CROSS JOIN LATERAL (SELECT id, kind FROM channels WHERE contact_id = c.id ORDER BY position LIMIT 1) ch
+        WHERE c.elder_id = ANY(CAST(:elder_ids AS uuid[])) AND c.is_emergency
         UNION ALL
-        SELECT a.elder_id, 'assigned_visitors', 'visitor', v.id, v.name, CASE a.role WHEN 'primary' THEN 1 ELSE 2 END
+        SELECT a.elder_id, 'assigned_visitors', 'visitor', v.id, v.name, CASE a.role WHEN 'primary' THEN 1 ELSE 2 END,
+               ch.id, ch.kind
         FROM assignments a JOIN visitors v ON v.id = a.visitor_id
+        CROSS JOIN LATERAL (SELECT id, kind FROM channels WHERE visitor_id = v.id ORDER BY position LIMIT 1) ch
         WHERE a.elder_id = ANY(CAST(:elder_ids AS uuid[])) AND a.ended_at IS NULL
         UNION ALL
         SELECT o.elder_id, CASE o.role WHEN 'township_duty' THEN 'township_duty' ELSE 'village_head' END,
-               'visitor', v.id, v.name, 1
+               'visitor', v.id, v.name, 1, ch.id, ch.kind
         FROM office o JOIN visitors v ON v.id = o.visitor_id
+        CROSS JOIN LATERAL (SELECT id, kind FROM channels WHERE visitor_id = v.id ORDER BY position LIMIT 1) ch
         WHERE o.role <> 'deputy' OR NOT o.has_head
     )
-    SELECT p.elder_id, p.target, p.type, p.id, p.name, first.id AS channel_id, first.kind AS channel
-    FROM person p
-    CROSS JOIN LATERAL (
-        SELECT ch.id, ch.kind FROM channels ch
-        WHERE CASE p.type WHEN 'contact' THEN ch.contact_id = p.id ELSE ch.visitor_id = p.id END
-        ORDER BY ch.position LIMIT 1
-    ) first
-    ORDER BY p.elder_id, p.rank, p.id
+    SELECT elder_id, target, type, id, name, channel_id, channel FROM person ORDER BY elder_id, rank, id
     """
 )
 

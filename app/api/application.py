@@ -28,6 +28,7 @@ from app.api import (
 )
 from app.api.answer import AnswerIn, PageRefusal, refusal_page
 from app.api.context import Parts, principal
+from app.api.middleware import BodyLimit, Mistakes
 from app.api.problems import Problem, responses
 from app.readiness import Finding
 
@@ -52,12 +53,14 @@ def build(
 ) -> FastAPI:
     """The application. A process without the `api` role still says how it is: /healthz, /readyz, /metrics."""
     app = FastAPI(
-        title="Shouwang 守望", version="1", description=_DESCRIPTION, lifespan=lifespan, max_body_size=_MAX_BODY,
-        redoc_url=None, generate_unique_id_function=_operation_id,
+        title="Shouwang 守望", version="1", description=_DESCRIPTION, lifespan=lifespan, redoc_url=None,
+        generate_unique_id_function=_operation_id,
     )  # fmt: skip
     app.state.parts = parts
     app.state.inner_findings = inner_findings
     app.state.ingest_lag_s = ingest_lag_s
+    app.add_middleware(BodyLimit, most=_MAX_BODY)
+    app.add_middleware(Mistakes)
     problems.install(app)
     app.add_exception_handler(PageRefusal, refusal_page)
     app.include_router(running.router)

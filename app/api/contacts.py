@@ -96,6 +96,15 @@ class VisitorIn(Body):
     channels: list[ChannelIn] = Field(default=[], max_length=10)
 
 
+class VisitorChange(Body):
+    name: Name | None = None
+    kind: VisitorKind | None = None
+    organisation: Short | None = None
+    phone: Phone | None = None
+    region_code: Region12 | None = None
+    channels: list[ChannelIn] | None = Field(default=None, max_length=10)
+
+
 class VisitorOut(BaseModel):
     id: UUID
     name: str
@@ -346,6 +355,55 @@ async def visitor(
     return VisitorOut.model_validate(_visitor_shape(found, known.get(visitor_id, []), parts, plainly=reveal))
 
 
+@router.patch("/visitors/{visitor_id}", responses=responses(404, 412), summary="Change a visitor")
+async def change_visitor(
+    visitor_id: UUID,
+    body: VisitorChange,
+    response: Response,
+    who: PrincipalDep,
+    session: SessionDep,
+    parts: PartsDep,
+    now: NowDep,
+    version: Annotated[int | None, Depends(if_match)] = None,
+) -> VisitorOut:
+    """`channels`, when given, replace the channels before."""
+    who.must(Right.MANAGE)
+    found = await register.visitor_within(session, who, visitor_id)
+    await session.refresh(found, with_for_update=True)
+    if version is not None and version != found.version:
+        raise VersionMismatch("the visitor changed since you read it; read it again")
+    fields = explicit(body)
+    for name in ("name", "kind", "region_code", "channels"):
+        if name in fields and fields[name] is None:
+            raise InvalidInput("cannot be null; leave it out to keep it", field=name)
+    if body.region_code is not None:
+        await register.must_be_region(session, who, body.region_code)
+    for name in ("name", "kind", "organisation", "region_code"):
+        if name in fields:
+            setattr(found, name, fields[name])
+    if "phone" in fields:
+        phone = normal_phone(body.phone) if body.phone else None
+        found.phone_sealed = parts.sealer.seal_optional(phone, record=visitor_id)
+    given: list[Way] = []
+    if body.channels is not None:
+        given = ways.check([Way(c.kind, c.address, c.secret) for c in body.channels], parts.channels)
+        await ways.replace(session, "visitor_id", visitor_id, given, sealer=parts.sealer, now=now)
+    found.version += 1
+    await session.flush()
+    audit.note(
+        session,
+        who,
+        action="visitor.changed",
+        subject_type="visitor",
+        subject_id=visitor_id,
+        now=now,
+        region_code=found.region_code,
+        fields=sorted(fields),
+    )
+    response.headers.update(etag(found.version))
+    return await _visitor_out(session, found, parts, given)
+
+
 # --- assignments -----------------------------------------------------------------------------------------------------
 
 
@@ -449,6 +507,20 @@ def _with_secrets(channels: list[dict[str, Any]], given: list[Way]) -> list[dict
         if way.kind is ChannelKind.WEBHOOK:
             channel["secret"] = way.secret
     return channels
+
+
+async def _visitor_out(session: Any, visitor: Visitor, parts: PartsDep, given: list[Way]) -> VisitorOut:
+    known = await ways.of(session, "visitor_id", [visitor.id], sealer=parts.sealer, plainly=False)
+    shown = _with_new_secrets(known.get(visitor.id, []), given)
+    return VisitorOut.model_validate(_visitor_shape(visitor, shown, parts, plainly=False))
+
+
+def _with_new_secrets(shown: list[dict[str, Any]], given: list[Way]) -> list[dict[str, Any]]:
+    """A webhook's secret is shown in the answer that made it, and never again."""
+    for channel, way in zip(shown, given, strict=False):
+        if way.kind is ChannelKind.WEBHOOK:
+            channel["secret"] = way.secret
+    return shown
 
 
 def _contact_shape(contact: Contact, channels: list[dict[str, Any]], parts: PartsDep, plainly: bool) -> dict[str, Any]:

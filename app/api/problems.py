@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import traceback
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import errors, logs
 
@@ -80,15 +78,17 @@ _TITLES = {
 }
 
 
-def _answer(
+def answer(
     status: int,
     code: str,
-    title: str,
     detail: str,
     *,
+    title: str | None = None,
     fields: list[dict[str, str]] | None = None,
     headers: dict[str, str] | None = None,
 ) -> JSONResponse:
+    """A problem document."""
+    title = title or _TITLES.get(status, "The request was refused")
     body = {"type": TYPE_BASE + code, "title": title, "status": status, "detail": detail, "errors": fields or []}
     return JSONResponse(body, status, headers=headers, media_type=MEDIA_TYPE)
 
@@ -102,14 +102,14 @@ async def _refused(_: Request, error: Exception) -> JSONResponse:
     if isinstance(error, errors.TooManyRequests):
         headers["Retry-After"] = str(error.retry_after_s)
     fields = [{"field": f"body.{error.field}", "detail": error.detail}] if error.field else []
-    return _answer(status, error.code, error.title, error.detail, fields=fields, headers=headers)
+    return answer(status, error.code, error.detail, title=error.title, fields=fields, headers=headers)
 
 
 async def _does_not_fit(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     fields = [{"field": _place(e["loc"]), "detail": e["msg"]} for e in error.errors()[:_MOST_FIELDS]]
     detail = "; ".join(f"{f['field']}: {f['detail']}" for f in fields[:5]) or "the request does not fit the schema"
-    return _answer(422, "invalid-input", _TITLES[422], detail, fields=fields)
+    return answer(422, "invalid-input", detail, fields=fields)
 
 
 def _place(loc: tuple[int | str, ...]) -> str:
@@ -121,13 +121,7 @@ def _place(loc: tuple[int | str, ...]) -> str:
 async def _http(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     code = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}.get(error.status_code, "bad-request")
-    return _answer(
-        error.status_code,
-        code,
-        _TITLES.get(error.status_code, "The request was refused"),
-        str(error.detail),
-        headers=dict(error.headers or {}),
-    )
+    return answer(error.status_code, code, str(error.detail), headers=dict(error.headers or {}))
 
 
 _CONSTRAINTS = {
@@ -141,51 +135,22 @@ _CONSTRAINTS = {
 
 
 async def _database(_: Request, error: Exception) -> JSONResponse:
-    if isinstance(error, IntegrityError):
-        text = str(error.orig)
-        for constraint, sentence in _CONSTRAINTS.items():
-            if constraint in text:
-                return _answer(409, "conflict", _TITLES[409], sentence)
-        if "ForeignKeyViolation" in text or "foreign key" in text:
-            return _answer(422, "invalid-input", _TITLES[422], "something the request names does not exist")
-    if isinstance(error, DBAPIError) and not isinstance(error, IntegrityError) and not error.connection_invalidated:
-        name = type(error.orig).__name__
-        if "DataError" in name or "DataError" in str(error.orig)[:200] or "CharacterNotInRepertoire" in str(error.orig):
-            return _answer(422, "invalid-input", _TITLES[422], "a value cannot be stored (for example a NUL character)")
-    log.error("database", error=type(error).__name__, orig=type(getattr(error, "orig", error)).__name__)
-    return _answer(
+    cause = getattr(getattr(error, "orig", None), "__cause__", None)
+    state = str(getattr(cause, "sqlstate", None) or "")
+    if state in ("23505", "23P01"):
+        named = (words for constraint, words in _CONSTRAINTS.items() if constraint in str(cause))
+        return answer(409, "conflict", next(named, "it is there already"))
+    if state == "23503":
+        return answer(422, "invalid-input", "something the request names does not exist, or is still named elsewhere")
+    if state.startswith(("22", "23")):
+        return answer(422, "invalid-input", "a value cannot be stored (for example a NUL character)")
+    log.error("database", error=type(error).__name__, cause=type(cause).__name__, sqlstate=state)
+    return answer(
         503,
         "unavailable",
-        _TITLES[503],
         "the database did not answer as it should; try again",
         headers={"Retry-After": "1"},
     )
-
-
-class Mistakes:
-    """Our own mistakes become a problem and a log line. The line has where, not what: a message may quote a person."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = False
-
-        async def watched(message: Message) -> None:
-            nonlocal started
-            started = started or message["type"] == "http.response.start"
-            await send(message)
-
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        try:
-            await self._app(scope, receive, watched)
-        except Exception as error:  # noqa: BLE001 - the outermost place: nothing above could do better
-            log.error("mistake", error=type(error).__name__, where="".join(traceback.format_tb(error.__traceback__)))
-            if not started:
-                answer = _answer(500, "internal", _TITLES[500], "the server made a mistake; it is in its log")
-                await answer(scope, receive, send)
 
 
 def install(app: FastAPI) -> None:
@@ -196,4 +161,3 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(SQLAlchemyError, _database)
     app.add_exception_handler(TimeoutError, _database)
     app.add_exception_handler(OSError, _database)
-    app.add_middleware(Mistakes)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
+
 from app.devices.events import Frame, Observation
 from app.devices.vocabulary import RejectReason
 
@@ -59,12 +61,20 @@ class Registry:
         return [Rejected(RejectReason.UNKNOWN_TOPIC, "no device family uses this topic")]
 
 
+_NOT_AN_OBJECT = Rejected(RejectReason.NOT_AN_OBJECT, 'the payload must be one JSON object like {"type":"sos"}')
+
+
 def read_object(payload: bytes) -> dict[str, Any] | Rejected:
     """A JSON object from bytes, forgiving `NaN`, `nan` and infinities (they become null): field devices send them."""
     if len(payload) > MAX_PAYLOAD:
         return Rejected(RejectReason.TOO_LARGE, f"{len(payload)} bytes; at most {MAX_PAYLOAD} are read")
     if not payload.strip():
         return Rejected(RejectReason.EMPTY, "no payload; send a JSON object")
+    try:
+        value = msgspec.json.decode(payload)  # strict and quick; what it refuses is read again, forgivingly
+        return value if isinstance(value, dict) else _NOT_AN_OBJECT
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
     try:
         text = payload.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -76,9 +86,7 @@ def read_object(payload: bytes) -> dict[str, Any] | Rejected:
             value = json.loads(_BARE_NUMBER_WORD.sub("null", text), parse_constant=lambda _: None)
         except (ValueError, RecursionError) as error:
             return Rejected(RejectReason.NOT_JSON, _json_fault(error))
-    if not isinstance(value, dict):
-        return Rejected(RejectReason.NOT_AN_OBJECT, 'the payload must be one JSON object like {"type":"sos"}')
-    return value
+    return value if isinstance(value, dict) else _NOT_AN_OBJECT
 
 
 def _json_fault(error: Exception) -> str:

@@ -18,6 +18,7 @@ from app.devices.events import Frame, Observation, Status
 from app.ids import new_uuid
 
 _TOPIC_LIMIT = 512
+_DEPTH = 32  # nested lists and objects of one message that are kept
 _ROOM = 1_048_576  # bytes of one quarantined payload that are kept
 
 
@@ -118,8 +119,9 @@ def _data(one: Observation) -> str:
     return json.dumps(_storable_json(body), ensure_ascii=False)
 
 
-def _storable_json(value: Any) -> Any:
-    """What PostgreSQL's jsonb cannot hold (U+0000, lone surrogates, infinities) is replaced; the rest is untouched."""
+def _storable_json(value: Any, room: int = _DEPTH) -> Any:
+    """What PostgreSQL's jsonb cannot hold (U+0000, lone surrogates, infinities) is replaced, and what lies too deep is
+    left out; the rest is untouched."""
     match value:
         case str():
             return _storable(value)
@@ -127,10 +129,12 @@ def _storable_json(value: Any) -> Any:
             return None
         case int() if not isinstance(value, bool) and abs(value) > 10**300:
             return None
+        case list() | dict() if room == 0:
+            return None
         case list():
-            return [_storable_json(item) for item in value]
+            return [_storable_json(item, room - 1) for item in value]
         case dict():
-            return {_storable(name): _storable_json(item) for name, item in value.items()}
+            return {_storable(name): _storable_json(item, room - 1) for name, item in value.items()}
         case _:
             return value
 

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app import logs, metrics
 from app.clock import Clock
 from app.db import Sessions, transaction
+from app.faults import crash_at
 from app.ids import NoticeId
 from app.notify import outbox
 from app.notify.channel import Channels, GiveUp, Letter, Outcome, Sent, TryAgain
@@ -88,6 +89,8 @@ class Dispatcher:
         async with transaction(self._sessions) as session:
             claims = await outbox.claim(session, limit=self._free, now=now)
             letters = await self._desk.compose(session, claims, now) if claims else {}
+        if claims:
+            crash_at("after_claim")
         self._free -= len(claims)
         for claim in claims:
             task = asyncio.create_task(self._send(claim, letters.get(claim.id)))
@@ -108,6 +111,9 @@ class Dispatcher:
                     outcome = await channel.send(letter)
             except TimeoutError:
                 outcome = TryAgain("no answer in time")
+            except Exception as error:  # noqa: BLE001 - a mistake in one channel must not lose the notice or the sender
+                log.error("a channel raised", channel=claim.channel.value, error=type(error).__name__)
+                outcome = TryAgain(f"unexpected {type(error).__name__}")
         self._free += 1
         await self._results.put(Result(claim, outcome))
 
@@ -131,6 +137,7 @@ class Dispatcher:
     async def _record(self, results: Sequence[Result]) -> None:
         if not results:
             return
+        crash_at("after_send_before_record")
         now = self._clock()
         async with transaction(self._sessions) as session:
             settled = await outbox.record(session, results, now=now)

@@ -123,11 +123,12 @@ async def cancel_waiting(session: AsyncSession, alarm_id: UUID, purposes: frozen
 
 
 # A worker that died leaves «sending» behind; after its lease anybody may take it: at least once, with the same id.
+# ARRAY(…) is evaluated once; the planner may run `IN (SELECT … LIMIT)` again for every row of the outbox.
 _CLAIM = sa.text(
     """
     UPDATE notices SET state = 'sending', attempts = attempts + 1, due_at = :lease_until
-    WHERE id IN (SELECT id FROM notices WHERE state IN ('pending', 'sending') AND due_at <= :now
-                 ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED)
+    WHERE id = ANY(ARRAY(SELECT id FROM notices WHERE state IN ('pending', 'sending') AND due_at <= :now
+                         ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED))
     RETURNING id, alarm_id, attempts, channel, purpose
     """
 )

@@ -194,10 +194,15 @@ def _event_id(value: Any, faults: list[str]) -> str | None:
     if value is None:
         return None
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**127 else value
-    if not isinstance(text, str) or not 1 <= len(text) <= MAX_ID or "\x00" in text:
+    if not isinstance(text, str) or not 1 <= len(text) <= MAX_ID or _unstorable(text):
         faults.append(f"id: not a string of 1 to {MAX_ID} characters, taken as absent")
         return None
     return text
+
+
+def _unstorable(text: str) -> bool:
+    """U+0000 or an unpaired surrogate: no database text."""
+    return "\x00" in text or any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def _time(value: Any, faults: list[str]) -> datetime | None:

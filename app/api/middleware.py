@@ -1,0 +1,69 @@
+"""What stands before every route: a limit for bodies, and a net for our own mistakes."""
+
+from __future__ import annotations
+
+import traceback
+
+from fastapi import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app import logs
+from app.api.problems import answer
+
+log = logs.get("api")
+
+
+class Mistakes:
+    """Our own mistakes become a problem and a log line. The line has where, not what: a message may quote a person."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception as error:  # noqa: BLE001 - the outermost place: nothing above could do better
+            log.error("mistake", error=type(error).__name__, where="".join(traceback.format_tb(error.__traceback__)))
+            if not started:
+                await answer(500, "internal", "the server made a mistake; it is in its log")(scope, receive, send)
+
+
+class BodyLimit:
+    """A body that says it is too large is refused unread; one that turns out to be is refused when it does."""
+
+    def __init__(self, app: ASGIApp, *, most: int) -> None:
+        self._app = app
+        self._most = most
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        told = dict(scope["headers"]).get(b"content-length", b"0")
+        if not told.isdigit() or int(told[:20]) > self._most:
+            await answer(413, "too-large", self._words())(scope, receive, send)
+            return
+        taken = 0
+
+        async def counted() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > self._most:
+                raise HTTPException(413, self._words())
+            return message
+
+        await self._app(scope, counted, send)
+
+    def _words(self) -> str:
+        return f"a body has at most {self._most} bytes"

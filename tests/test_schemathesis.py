@@ -1,0 +1,49 @@
+"""Whatever a stranger makes of the OpenAPI document: no 5xx, and no answer the document does not declare."""
+
+from __future__ import annotations
+
+import json
+from typing import cast
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from app.api import application
+from app.api.context import Parts
+from tests.live import Live
+
+pytest_plugins = ["tests.live"]
+pytestmark = [pytest.mark.xdist_group("live"), pytest.mark.timeout(180)]
+_CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+
+
+# The document needs no running server; that the server shows this one is a test of its own.
+_document = application.build(cast(Parts, None), roles=["api"]).openapi()
+schema = schemathesis.openapi.from_dict(_document)
+schema.config.update(base_url="http://127.0.0.1")  # each call names the live server
+
+
+def test_the_server_shows_this_document(live: Live) -> None:
+    assert live.anonymous.get(f"{live.base}/openapi.json").json() == json.loads(json.dumps(_document))
+
+
+# The stream never ends; tests/test_api.py reads it.
+@schema.exclude(path="/api/v1/alarms/stream").parametrize()
+@settings(
+    max_examples=15,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.generate],
+)
+def test_no_answer_that_is_not_declared(case: schemathesis.Case, live: Live) -> None:
+    token = {"Authorization": live.admin.headers["Authorization"]}
+    case.call_and_validate(base_url=live.base, checks=_CHECKS, headers=token, timeout=20)
