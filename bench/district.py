@@ -11,12 +11,14 @@ from app.access.sealing import Sealer
 from app.ids import new_uuid
 
 VILLAGE = "370302001001"
+_TABLES = ("elders", "contacts", "channels", "devices", "bindings")
 _FROM = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 async def people(db: asyncpg.Connection, sealer: Sealer, *, first: int, count: int, hook: str) -> None:
     """Elders `first` … with devices `sos-N` and `door-N`."""
-    elders, contacts, channels, devices, bindings = [], [], [], [], []
+    tables: dict[str, list[tuple[object, ...]]] = {name: [] for name in _TABLES}
+    elders, contacts, channels, devices, bindings = (tables[name] for name in _TABLES)
     for n in range(first, first + count):
         at = _FROM + timedelta(seconds=n)
         elder = new_uuid(at)

@@ -1,7 +1,7 @@
 """One `shouwang serve` on embedded parts for the stories that speak HTTP, with a receiver for its webhooks.
 
-A test module takes it with `pytest_plugins = ["tests.live"]` and the fixture `live`; `xdist_group("live")` lets modules
-share one. All people are invented; every story makes a village of its own, so that none sees another's.
+A test module takes it with `pytest_plugins = ["tests.live"]` and the fixture `live` (and imports this file for types
+only: pytest wants to load it first); `xdist_group("live")` lets modules share one. All people are invented; every story makes a village of its own, so that none sees another's.
 """
 
 from __future__ import annotations
@@ -128,6 +128,9 @@ class Live:
     folder: Path
     log: Path
     receiver: Receiver
+
+    soon = staticmethod(soon)
+    id_number = staticmethod(id_number)
 
     def __post_init__(self) -> None:
         self.anonymous = Api(self.base)

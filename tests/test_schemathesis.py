@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import schemathesis
@@ -17,7 +17,9 @@ from schemathesis.specs.openapi.checks import (
 
 from app.api import application
 from app.api.context import Parts
-from tests.live import Live
+
+if TYPE_CHECKING:
+    from tests.live import Live
 
 pytest_plugins = ["tests.live"]
 pytestmark = [pytest.mark.xdist_group("live"), pytest.mark.timeout(180)]

@@ -109,19 +109,7 @@ class EmbeddedPostgres:
             own.mkdir(parents=True, exist_ok=True, mode=0o755)
             self._folder = own / "postgres"
         if not _others_reach(POSTGRES_BIN_PATH):
-            install = own.parent / f"pginstall-{_fingerprint(POSTGRES_BIN_PATH / 'postgres')}"
-            if not install.exists():
-                install.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-                scratch = Path(tempfile.mkdtemp(dir=install.parent))
-                shutil.copytree(POSTGRES_BIN_PATH.parent, scratch / "copy", symlinks=True)
-                scratch.chmod(0o755)
-                try:
-                    (scratch / "copy").rename(install)
-                except OSError:
-                    if not install.exists():  # another process was not quicker: a real failure
-                        raise
-                shutil.rmtree(scratch, ignore_errors=True)
-            self._binaries = install / "bin"
+            self._binaries = _copy_of_the_wheel(own.parent)
 
     def _socket_folder(self) -> Path:
         folder = self._folder / "run"
@@ -257,6 +245,27 @@ def _stop_with_parent() -> Callable[[], None]:
             libc.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
 
     return ask
+
+
+def _copy_of_the_wheel(folder: Path) -> Path:
+    """The wheel's binaries where anybody may run them, with the libraries they look for beside the package."""
+    package = POSTGRES_BIN_PATH.parent.parent
+    install = folder / f"postgres-{_fingerprint(POSTGRES_BIN_PATH / 'postgres')}"
+    if not install.exists():
+        folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+        scratch = Path(tempfile.mkdtemp(dir=folder))
+        scratch.chmod(0o755)
+        shutil.copytree(POSTGRES_BIN_PATH.parent, scratch / package.name / POSTGRES_BIN_PATH.parent.name, symlinks=True)
+        libraries = package.with_name(package.name + ".libs")
+        if libraries.exists():
+            shutil.copytree(libraries, scratch / libraries.name, symlinks=True)
+        try:
+            scratch.rename(install)
+        except OSError:
+            shutil.rmtree(scratch, ignore_errors=True)
+            if not install.exists():  # another process was not quicker: a real failure
+                raise
+    return install / package.name / POSTGRES_BIN_PATH.parent.name / "bin"
 
 
 def _others_reach(path: Path) -> bool:
