@@ -7,9 +7,7 @@ import asyncio
 from enum import StrEnum
 
 import asyncpg
-import sqlalchemy as sa
 from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import logs
 
@@ -23,9 +21,9 @@ class Signal(StrEnum):
     OUTBOX = "outbox"  # notices wait
 
 
-async def send(session: AsyncSession, signal: Signal) -> None:
-    """Tell every process when this transaction commits."""
-    await session.execute(sa.text("SELECT pg_notify(:channel, :signal)"), {"channel": _CHANNEL, "signal": signal.value})
+def signal_sql(signal: Signal) -> str:
+    """The expression that tells every process when its transaction commits: part of the statement that makes the cause."""
+    return f"pg_notify('{_CHANNEL}', '{signal.value}')"
 
 
 class Signals:

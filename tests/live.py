@@ -1,7 +1,8 @@
 """One `shouwang serve` on embedded parts for the stories that speak HTTP, with a receiver for its webhooks.
 
 A test module takes it with `pytest_plugins = ["tests.live"]` and the fixture `live` (and imports this file for types
-only: pytest wants to load it first); `xdist_group("live")` lets modules share one. All people are invented; every story makes a village of its own, so that none sees another's.
+only: pytest wants to load it first); `xdist_group("live")` lets modules share one. All people are invented; every story
+makes a village of its own, so that none sees another's.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ class Receiver:
     """Takes webhooks: (path, headers, body), answered with `status`."""
 
     status: int = 200
-    taken: list[tuple[str, dict[str, str], dict[str, Any]]] = field(default_factory=list)
+    taken: list[tuple[str, dict[str, str], dict[str, Any]]] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
         owner = self

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import date, timedelta
 
 import pytest
@@ -16,14 +15,14 @@ FAMILY = "王小明"
 
 
 @pytest.fixture
-async def ready(world: World) -> AsyncIterator[tuple[World, Person]]:
+async def ready(world: World) -> tuple[World, Person]:
     """A village where nothing is missing."""
     elder = await world.elder()
     await world.contact(elder, FAMILY)
     await world.village_head()
     await world.message(await world.device(elder, "button"), {"type": "heartbeat"})
     assert await world.findings() == {}
-    yield world, elder
+    return world, elder
 
 
 async def found(world: World, name: str) -> Finding:

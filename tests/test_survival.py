@@ -37,7 +37,7 @@ INGEST_POINTS = ("after_journal", "before_commit", "after_commit_before_ack")
 SEND_POINTS = ("after_claim", "after_send_before_record")
 
 
-async def until(true: Callable[[], Any], otherwise: Callable[[], object] = str, *, timeout_s: float = 20) -> None:
+async def until(true: Callable[[], Any], otherwise: Callable[[], object] = str, *, timeout_s: float = 60) -> None:
     """Wait while the loop runs (it answers the webhooks). `true` may be a coroutine function."""
     deadline = time.monotonic() + timeout_s
     while True:

@@ -13,7 +13,7 @@ from app.access import passwords
 from app.access.principal import normal_scope
 from app.access.tables import User
 from app.access.vocabulary import Role
-from app.errors import Conflict, NotLoggedIn, TooManyRequests
+from app.errors import Conflict, InvalidInput, NotLoggedIn, TooManyRequests
 from app.ids import VisitorId, new_uuid
 
 _TRIES = 10
@@ -66,8 +66,11 @@ async def create(
     visitor_id: VisitorId | None,
     now: datetime,
 ) -> User:
-    """A new account. Raises `InvalidInput` for a weak password and `Conflict` for a name that is taken."""
+    """A new account. Raises `InvalidInput` for a weak password or a scope that is none (the filter of scope trusts it to
+    be digits), and `Conflict` for a name that is taken."""
     passwords.check_rules(password, username=username)
+    if region_code and not (region_code.isascii() and region_code.isdigit() and len(region_code) in (6, 9, 12)):
+        raise InvalidInput("a scope has 6, 9 or 12 digits; an empty one means everything", field="region_code")
     if await by_name(session, username) is not None:
         raise Conflict("an account of this username exists", field="username")
     user = User(

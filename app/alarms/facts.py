@@ -12,18 +12,23 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db import before_commit
-from app.signals import Signal, send
+from app.signals import Signal, signal_sql
 
 _LOCK = 7_301_304
-_INSERT = sa.text(
-    """
-    INSERT INTO feed_events (at, type, region_code, alarm_id, data)
-    SELECT at, type, region_code, alarm_id, data::jsonb
-    FROM unnest(CAST(:at AS timestamptz[]), CAST(:type AS text[]), CAST(:region_code AS text[]),
-                CAST(:alarm_id AS uuid[]), CAST(:data AS text[]))
-         WITH ORDINALITY AS fact(at, type, region_code, alarm_id, data, position)
-    ORDER BY position
-    """
+# The lock is taken before the first number is drawn, and held until the commit.
+_PUBLISH = sa.text(
+    f"""
+    WITH locked AS MATERIALIZED (SELECT pg_advisory_xact_lock({_LOCK})),
+    published AS (
+        INSERT INTO feed_events (at, type, region_code, alarm_id, data)
+        SELECT at, type, region_code, alarm_id, data::jsonb
+        FROM locked, unnest(CAST(:at AS timestamptz[]), CAST(:type AS text[]), CAST(:region_code AS text[]),
+                            CAST(:alarm_id AS uuid[]), CAST(:data AS text[]))
+             WITH ORDINALITY AS fact(at, type, region_code, alarm_id, data, position)
+        ORDER BY position
+    )
+    SELECT {signal_sql(Signal.FEED)}
+    """  # noqa: S608 - constants
 )
 
 
@@ -40,16 +45,7 @@ async def _publish(session: AsyncSession) -> None:
     if not facts:
         return
     await session.flush()
-    await session.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-    at, type_, region_code, alarm_id, data = zip(*facts, strict=True)
+    at, type_, region_code, alarm_id, data = (list(column) for column in zip(*facts, strict=True))
     await session.execute(
-        _INSERT,
-        {
-            "at": list(at),
-            "type": list(type_),
-            "region_code": list(region_code),
-            "alarm_id": list(alarm_id),
-            "data": list(data),
-        },
+        _PUBLISH, {"at": at, "type": type_, "region_code": region_code, "alarm_id": alarm_id, "data": data}
     )
-    await send(session, Signal.FEED)

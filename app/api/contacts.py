@@ -97,6 +97,8 @@ class VisitorIn(Body):
 
 
 class VisitorChange(Body):
+    model_config = example(organisation="般阳志愿服务队", phone="13900000001")
+
     name: Name | None = None
     kind: VisitorKind | None = None
     organisation: Short | None = None

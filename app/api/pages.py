@@ -6,7 +6,7 @@ import base64
 import binascii
 import json
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeVar
 from uuid import UUID
 
@@ -42,7 +42,7 @@ def decode(cursor: str | None, *kinds: type) -> list[Any] | None:
         if not isinstance(values, list) or len(values) != len(kinds):
             raise ValueError
         return [_read(value, kind) for value, kind in zip(values, kinds, strict=True)]
-    except (ValueError, TypeError, binascii.Error, UnicodeError):
+    except (ValueError, TypeError, OverflowError, binascii.Error):
         raise InvalidInput("`cursor` is not one of this list; begin again without it") from None
 
 
@@ -53,7 +53,7 @@ def _read(value: Any, kind: type) -> Any:
         moment = datetime.fromisoformat(value)
         if moment.tzinfo is None:
             raise ValueError
-        return moment
+        return moment.astimezone(UTC)
     if kind is UUID:
         return UUID(value)
     if "\x00" in value:

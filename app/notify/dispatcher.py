@@ -26,6 +26,8 @@ from app.signals import wait
 log = logs.get("dispatcher")
 _AT_ONCE = 200
 _LOOK_AGAIN_S = 1.0
+_FULL_S = 0.002
+_BESIDE_OTHERS_S = 0.02  # what is due is held by another worker's transaction
 
 
 class Desk(Protocol):
@@ -59,14 +61,13 @@ class Dispatcher:
         try:
             while True:
                 try:
-                    took = await self._take()
+                    rest_s = await self._take()
                     self.last_look = self._clock()
                 except (SQLAlchemyError, OSError, TimeoutError) as error:
                     log.warning("database away; looking again", error=type(error).__name__)
-                    took = 0
-                    await asyncio.sleep(_LOOK_AGAIN_S)
-                if not took:
-                    await wait(self._wake, at_most_s=await self._idle_s())
+                    rest_s = _LOOK_AGAIN_S
+                if rest_s:
+                    await wait(self._wake, at_most_s=rest_s)
         finally:
             recorder.cancel()
             for task in self._sending:
@@ -75,28 +76,32 @@ class Dispatcher:
     async def drain(self) -> int:
         """Send everything that is due now and record it; returns how many. For tests and a calm shutdown."""
         count = 0
-        while took := await self._take():
-            count += took
+        while True:
+            await self._take()
+            if not self._sending:
+                return count
+            count += len(self._sending)
             await asyncio.gather(*self._sending)
             await self._record(self._pending_results())
-        return count
 
-    async def _take(self) -> int:
+    async def _take(self) -> float:
+        """Claim what is due and start sending it. Returns how many seconds there is nothing more to take."""
         if self._free <= 0:
-            await asyncio.sleep(0.002)
-            return 1
+            return _FULL_S
         now = self._clock()
         async with transaction(self._sessions) as session:
             claims = await outbox.claim(session, limit=self._free, now=now)
             letters = await self._desk.compose(session, claims, now) if claims else {}
-        if claims:
-            crash_at("after_claim")
+            due = await outbox.next_due(session) if len(claims) < self._free else now
         self._free -= len(claims)
         for claim in claims:
             task = asyncio.create_task(self._send(claim, letters.get(claim.id)))
             self._sending.add(task)
             task.add_done_callback(self._sending.discard)
-        return len(claims)
+        if due is None:
+            return _LOOK_AGAIN_S
+        nothing_now = 0.0 if claims else _BESIDE_OTHERS_S
+        return min(_LOOK_AGAIN_S, max(nothing_now, (due - now).total_seconds()))
 
     async def _send(self, claim: Claim, letter: Letter | None) -> None:
         outcome: Outcome
@@ -146,14 +151,3 @@ class Dispatcher:
             metrics.NOTICES.labels(one.claim.channel.value, one.state).inc()
             if isinstance(one.outcome, Sent) and one.claim.attempt == 1:
                 metrics.NOTICE_SECONDS.observe((now - one.created_at).total_seconds())
-
-    async def _idle_s(self) -> float:
-        """Until the next retry is due, at most a second."""
-        try:
-            async with self._sessions() as session:
-                due = await outbox.next_due(session)
-        except (SQLAlchemyError, OSError, TimeoutError):
-            return _LOOK_AGAIN_S
-        if due is None:
-            return _LOOK_AGAIN_S
-        return min(_LOOK_AGAIN_S, max(0.01, (due - self._clock()).total_seconds()))

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.ids import NoticeId, new_uuid
 from app.notify.channel import GiveUp, Outcome, Sent, TryAgain
 from app.notify.vocabulary import ASKING, ChannelKind, Purpose, RecipientType
-from app.signals import Signal, send
+from app.signals import Signal, signal_sql
 
 LEASE = timedelta(seconds=30)  # longer than any channel's own timeouts
 MAX_ATTEMPTS = 8
@@ -70,7 +70,8 @@ class Settled:
 
 
 _PLAN = sa.text(
-    """
+    f"""
+    WITH planned AS (
     INSERT INTO notices (id, alarm_id, purpose, round, reason, recipient_type, recipient_id, recipient_name,
                          recipient_role, channel, channel_id, state, attempts, created_at, due_at)
     SELECT id, alarm_id, purpose, round, reason, recipient_type, recipient_id, recipient_name, recipient_role,
@@ -82,7 +83,9 @@ _PLAN = sa.text(
          AS planned(id, alarm_id, purpose, round, reason, recipient_type, recipient_id, recipient_name,
                     recipient_role, channel, channel_id)
     ON CONFLICT DO NOTHING
-    """
+    )
+    SELECT {signal_sql(Signal.OUTBOX)}
+    """  # noqa: S608 - constants
 )
 
 
@@ -107,7 +110,6 @@ async def plan(session: AsyncSession, notices: Sequence[Planned], *, now: dateti
             "channel_id": [n.recipient.channel_id for n in notices],
         },
     )
-    await send(session, Signal.OUTBOX)
 
 
 async def cancel_waiting(session: AsyncSession, alarm_id: UUID, purposes: frozenset[Purpose]) -> int:
