@@ -15,7 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import logs, words
+from app import logs, readiness, words
 from app.access import accounts
 from app.access.sealing import Sealer
 from app.alarms.desk import AlarmDesk
@@ -37,7 +37,7 @@ from app.notify import channels as channel_files
 from app.notify.channel import Channels
 from app.notify.channels.device import DeviceChannel
 from app.notify.dispatcher import Dispatcher
-from app.readiness import Finding, beat, leave
+from app.readiness import Finding
 from app.settings import Settings, kept_secret, load_keys
 from app.signals import Signal, Signals
 from app.ticks import Ticks
@@ -141,6 +141,7 @@ class Server:
             stack.push_async_callback(self.engine.dispose)
             stack.push_async_callback(self.channels.close)
             await self._first_administrator()
+            await self._forget_the_dead()
             self._loop("signals", self.signals.run)
             if "api" in self.roles:
                 self._loop("feed", self.feed.run)
@@ -196,6 +197,15 @@ class Server:
         if password and not wanted:
             self.announce(f"First administrator: {self.settings.admin_username}  password: {password}  (shown once)")
 
+    async def _forget_the_dead(self) -> None:
+        """Processes of this machine that were killed left their heartbeat behind: this one stands for them."""
+        host, _, _ = self.process.rpartition(":")
+        async with transaction(self.sessions) as session:
+            for name in await readiness.processes_of(session, host=host):
+                pid = name.rpartition(":")[2]
+                if pid.isdigit() and not _runs(int(pid)):
+                    await readiness.leave(session, process=name)
+
     # --- watching the loops ------------------------------------------------------------------------------------------
 
     def _loop(self, name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -207,7 +217,7 @@ class Server:
         await asyncio.gather(*self.loops.values(), return_exceptions=True)
         try:
             async with transaction(self.sessions) as session:
-                await leave(session, process=self.process)
+                await readiness.leave(session, process=self.process)
         except (SQLAlchemyError, OSError, TimeoutError):
             log.warning("could not say good-bye to the database")
 
@@ -246,7 +256,7 @@ class Server:
             detail = "; ".join(finding.detail for finding in wrong)[:500]
             try:
                 async with transaction(self.sessions) as session:
-                    await beat(
+                    await readiness.beat(
                         session,
                         process=self.process,
                         part="+".join(sorted(self.roles)),
@@ -257,6 +267,16 @@ class Server:
             except (SQLAlchemyError, OSError, TimeoutError) as error:
                 log.warning("no heartbeat", error=type(error).__name__)
             await asyncio.sleep(_BEAT_S)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it runs, as another user
+    return True
 
 
 class _Uvicorn(uvicorn.Server):

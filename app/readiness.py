@@ -94,3 +94,11 @@ async def beat(session: AsyncSession, *, process: str, part: str, ok: bool, deta
 async def leave(session: AsyncSession, *, process: str) -> None:
     """A calm shutdown is no fault."""
     await session.execute(sa.text("DELETE FROM heartbeats WHERE process = :process"), {"process": process})
+
+
+async def processes_of(session: AsyncSession, *, host: str) -> list[str]:
+    """The processes of a machine that have a heartbeat."""
+    rows = await session.execute(
+        sa.text("SELECT DISTINCT process FROM heartbeats WHERE starts_with(process, :host)"), {"host": host + ":"}
+    )
+    return [row.process for row in rows]

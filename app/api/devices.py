@@ -16,7 +16,7 @@ from app.access import audit
 from app.access.principal import Right, within
 from app.api import pages
 from app.api.bodies import AN_ID, Body, DeviceIdText, Region12, Short, etag, example
-from app.api.context import NowDep, PrincipalDep, SessionDep
+from app.api.context import NowDep, PartsDep, PrincipalDep, SessionDep
 from app.api.problems import responses
 from app.api.transactional import Transactional, idempotent
 from app.devices import wearing
@@ -185,17 +185,21 @@ async def device(device_id: DeviceId, response: Response, who: PrincipalDep, ses
 
 
 @router.put("/devices/{device_id}/binding", responses=responses(404), summary="Who wears the device from now on")
-async def bind(device_id: DeviceId, body: BindingIn, who: PrincipalDep, session: SessionDep, now: NowDep) -> DeviceOut:
+async def bind(
+    device_id: DeviceId, body: BindingIn, who: PrincipalDep, session: SessionDep, parts: PartsDep
+) -> DeviceOut:
     """The binding before ends at the same moment; events belong to whoever wore the device when they happened."""
     who.must(Right.MANAGE)
-    await _bind(session, who, await _within(session, who, device_id, lock=True), body.elder_id, now)
+    found = await _within(session, who, device_id, lock=True)
+    await _bind(session, who, found, body.elder_id, parts.clock())  # after the lock: moments follow one another
     return await _out(session, device_id)
 
 
 @router.delete("/devices/{device_id}/binding", status_code=204, responses=responses(404), summary="Nobody wears it")
-async def unbind(device_id: DeviceId, who: PrincipalDep, session: SessionDep, now: NowDep) -> None:
+async def unbind(device_id: DeviceId, who: PrincipalDep, session: SessionDep, parts: PartsDep) -> None:
     who.must(Right.MANAGE)
     found = await _within(session, who, device_id, lock=True)
+    now = parts.clock()
     if not await wearing.unbind(session, device_id, now=now):
         raise NotFound("the device is bound to nobody")
     audit.note(
