@@ -28,6 +28,7 @@ from typing import Any, TypeVar
 import asyncpg
 import pytest
 import requests
+from _pytest.nodeid import coerce_node_id
 from paho.mqtt import publish
 from stdnum.iso7064 import mod_11_2
 
@@ -274,5 +275,6 @@ def _healthy(port: int) -> bool:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """schemathesis names its tests by operation, but gives all the same node id: xdist would run only one of them."""
     for item in items:
-        if item.nodeid.endswith("::test_no_answer_that_is_not_declared"):
-            item._nodeid = item.nodeid.rpartition("::")[0] + "::" + item.name
+        whole, at, group = item.nodeid.partition("@")  # xdist may have named the group already
+        if whole.endswith("::test_no_answer_that_is_not_declared"):
+            item._id = coerce_node_id(f"{whole.rpartition('::')[0]}::{item.name}{at}{group}")

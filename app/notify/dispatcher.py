@@ -93,6 +93,8 @@ class Dispatcher:
             claims = await outbox.claim(session, limit=self._free, now=now)
             letters = await self._desk.compose(session, claims, now) if claims else {}
             due = await outbox.next_due(session) if len(claims) < self._free else now
+        if claims:
+            crash_at("after_claim")
         self._free -= len(claims)
         for claim in claims:
             task = asyncio.create_task(self._send(claim, letters.get(claim.id)))
