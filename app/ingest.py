@@ -8,6 +8,7 @@ refuses is found and quarantined, and the others go on.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import assert_never
@@ -183,9 +184,11 @@ def _unknown_device(seen: Observation) -> Rejected:
 
 
 def _count(journalled: Sequence[Journalled], rejects: Sequence[tuple[Frame, Rejected]], now: datetime) -> None:
+    outcomes = Counter(
+        (one.seen.event.type, "journalled" if one.fresh else "duplicate") for one in journalled if one.known
+    )
+    outcomes.update(("none", f"rejected_{reject.reason.value}") for _, reject in rejects)
+    for (type_, outcome), count in outcomes.items():
+        metrics.EVENTS.labels(type_, outcome).inc(count)
     for one in journalled:
-        if one.known:
-            metrics.EVENTS.labels(one.seen.event.type, "journalled" if one.fresh else "duplicate").inc()
-            metrics.EVENT_TO_COMMIT.observe((now - one.seen.received_at).total_seconds())
-    for _, reject in rejects:
-        metrics.EVENTS.labels("none", f"rejected_{reject.reason.value}").inc()
+        metrics.EVENT_TO_COMMIT.observe((now - one.seen.received_at).total_seconds())

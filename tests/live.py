@@ -39,11 +39,13 @@ TOWNSHIP = "370302001000"
 OTHER_TOWNSHIP = "370302002000"
 T = TypeVar("T")
 _numbers = itertools.count(1)
+_people = itertools.count(1)
+_villages = itertools.count(100)  # 001 is the one of the examples
 
 
 def id_number(birth: str = "19400101") -> str:
     """A new valid ID number (of nobody) with this birth date."""
-    first = f"370302{birth}{next(_numbers):03d}"
+    first = f"370302{birth}{next(_people):03d}"
     return first + mod_11_2.calc_check_digit(first)
 
 
@@ -149,7 +151,7 @@ class Live:
         return self.log_in(name, "a-long-password-7")
 
     def village(self, township: str = TOWNSHIP) -> str:
-        code = f"{township[:9]}{next(_numbers):03d}"
+        code = f"{township[:9]}{next(_villages):03d}"
         self.admin.made("/regions", code=code, name=f"村{code[-3:]}")
         return code
 

@@ -202,7 +202,10 @@ def _event_id(value: Any, faults: list[str]) -> str | None:
 
 def _unstorable(text: str) -> bool:
     """U+0000 or an unpaired surrogate: no database text."""
-    return "\x00" in text or any("\ud800" <= char <= "\udfff" for char in text)
+    try:
+        return b"\x00" in text.encode()
+    except UnicodeEncodeError:
+        return True
 
 
 def _time(value: Any, faults: list[str]) -> datetime | None:
