@@ -223,7 +223,8 @@ def _events(answer: requests.Response) -> Iterator[Event]:
             case "data":
                 event.data = json.loads(value)
             case "" if not text:
-                yield event
+                if event.id:  # a ping is only a comment
+                    yield event
                 event = Event()
 
 

@@ -634,6 +634,7 @@ def test_the_feed_begins_now_and_refuses_numbers_that_are_none(live: Live) -> No
     with live.feed(live.user("operator", elder["region_code"])) as events:
         live.alarm(elder)
         assert next(e for e in events if e.type == "alarm.repeated").data["alarm"]["repeats"] == 1
+    assert '"mistake"' not in live.log.read_text()  # who leaves a stream makes no noise
     for wrong in ("-1", "abc", "1.5", "9" * 19, "9" * 40, "9" * 400):
         refused(live.admin.get("/alarms/stream", headers={"Last-Event-ID": wrong}, stream=True), 422)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 
+import anyio
 from fastapi import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -11,6 +12,7 @@ from app import logs
 from app.api.problems import answer
 
 log = logs.get("api")
+_STREAM_ENDED = (anyio.BrokenResourceError, anyio.ClosedResourceError)
 
 
 class Mistakes:
@@ -33,9 +35,16 @@ class Mistakes:
         try:
             await self._app(scope, receive, watched)
         except Exception as error:  # noqa: BLE001 - the outermost place: nothing above could do better
+            if started and _reader_left(error):
+                return
             log.error("mistake", error=type(error).__name__, where="".join(traceback.format_tb(error.__traceback__)))
             if not started:
                 await answer(500, "internal", "the server made a mistake; it is in its log")(scope, receive, send)
+
+
+def _reader_left(error: Exception) -> bool:
+    """A watcher of the feed closed the connection while a fact was on its way to it: no mistake."""
+    return isinstance(error, ExceptionGroup) and error.split(_STREAM_ENDED)[1] is None
 
 
 class BodyLimit:
