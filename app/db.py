@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 from alembic import command
@@ -29,7 +29,7 @@ Sessions = async_sessionmaker[AsyncSession]
 
 # Every hot query goes by an index. A prepared plan made while a table was small would scan it whole, and be kept while a
 # storm fills the table; planning each time instead costs milliseconds an alarm.
-_PLANS = {"enable_seqscan": "off"}
+SERVER_SETTINGS = {"application_name": "shouwang", "timezone": "UTC", "jit": "off", "enable_seqscan": "off"}
 
 
 def connect(url: str, *, pool: int = 10) -> AsyncEngine:
@@ -41,7 +41,7 @@ def connect(url: str, *, pool: int = 10) -> AsyncEngine:
         pool_pre_ping=False,
         pool_timeout=10,
         hide_parameters=True,
-        connect_args={"server_settings": {"application_name": "shouwang", "timezone": "UTC", "jit": "off", **_PLANS}},
+        connect_args={"server_settings": SERVER_SETTINGS},
     )
 
 
@@ -49,10 +49,20 @@ def sessions(engine: AsyncEngine) -> Sessions:
     return async_sessionmaker(engine, expire_on_commit=False)
 
 
-LastAct = Callable[[AsyncSession], Awaitable[None]]
+class Hands(Protocol):
+    """What the way of one event needs of a transaction: a session, or a lane's (`app.lanes`)."""
+
+    @property
+    def info(self) -> dict[Any, Any]: ...
+    async def execute(self, statement: sa.TextClause, params: Mapping[str, Any] = ..., /) -> Any: ...
+    async def scalar(self, statement: sa.TextClause, params: Mapping[str, Any] = ..., /) -> Any: ...
+    async def flush(self) -> None: ...
 
 
-def before_commit(session: AsyncSession, act: LastAct) -> None:
+LastAct = Callable[[Hands], Awaitable[None]]
+
+
+def before_commit(session: Hands, act: LastAct) -> None:
     """Do `act` once at the end of this session's transaction, however often it is asked for."""
     acts: list[LastAct] = session.info.setdefault("before_commit", [])
     if act not in acts:
@@ -66,6 +76,20 @@ async def transaction(maker: Sessions) -> AsyncIterator[AsyncSession]:
         yield session
         for act in session.info.pop("before_commit", []):
             await act(session)
+
+
+def driver_arguments(url: str) -> dict[str, Any]:
+    """asyncpg's arguments from a SQLAlchemy address (a Unix socket stands in `?host=`)."""
+    parsed = sa.make_url(url)
+    given = {
+        "host": parsed.query.get("host") or parsed.host,
+        "port": parsed.port,
+        "user": parsed.username,
+        "password": parsed.password,
+        "database": parsed.database,
+        "ssl": parsed.query.get("ssl"),
+    }
+    return {name: value for name, value in given.items() if value is not None}
 
 
 # --- column helpers ------------------------------------------------------------------------------------------------

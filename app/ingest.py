@@ -14,15 +14,14 @@ from datetime import datetime
 from typing import assert_never
 from zoneinfo import ZoneInfo
 
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncSession
+import asyncpg
 
 from app import logs, metrics
 from app.alarms import facts
 from app.alarms.calming import Calming, calm
 from app.alarms.raising import Report, raise_alarms
 from app.clock import Clock
-from app.db import Sessions, transaction
+from app.db import Hands
 from app.devices import journal
 from app.devices.codec import Registry, Rejected
 from app.devices.events import Frame, Observation, Status
@@ -30,21 +29,22 @@ from app.devices.journal import Journalled
 from app.devices.mqtt import MqttClient, Received
 from app.devices.vocabulary import RejectReason
 from app.faults import crash_at
+from app.lanes import Away, Lane
 from app.rules import judge
 from app.rules.verdict import Calm, Nothing, Raise
 
 log = logs.get("ingest")
-_BATCH = 1000
+_BATCH = 500
 _RETRY_S = 0.5
 
 
 class Ingest:
     """One consumer of one broker connection. `run()` until cancelled."""
 
-    def __init__(self, mqtt: MqttClient, registry: Registry, sessions: Sessions, clock: Clock, tz: ZoneInfo) -> None:
+    def __init__(self, mqtt: MqttClient, registry: Registry, lane: Lane, clock: Clock, tz: ZoneInfo) -> None:
         self._mqtt = mqtt
         self._registry = registry
-        self._sessions = sessions
+        self._lane = lane
         self._clock = clock
         self._tz = tz
         self.last_commit: datetime | None = None
@@ -76,18 +76,17 @@ class Ingest:
                     for half in (received[: len(received) // 2], received[len(received) // 2 :]):
                         await self._commit(half)
                     return
-                if await self._quarantine_unstorable(frames[0], type(getattr(error, "orig", error)).__name__):
+                if await self._quarantine_unstorable(frames[0], type(error).__name__):
                     return
 
     async def swallow(self, frames: Sequence[Frame]) -> None:
         """One transaction for a batch of frames."""
         now = self._clock()
         observations, rejects = self._decode(frames)
-        async with transaction(self._sessions) as session:
-            events = [(seen, frame) for seen, frame in observations if not isinstance(seen.event, Status)]
-            journalled = await journal.write(session, [seen for seen, _ in events])
+        async with self._lane.transaction() as session:
+            journalled = await journal.write(session, [seen for seen, _ in observations])
             crash_at("after_journal")
-            await journal.keep_state(session, [seen for seen, _ in observations])
+            events = [(seen, frame) for seen, frame in observations if not isinstance(seen.event, Status)]
             unknown = [(seen, frame) for one, (seen, frame) in zip(journalled, events, strict=True) if not one.known]
             rejects += [(frame, _unknown_device(seen)) for seen, frame in unknown]
             await journal.note_unclaimed(session, [(seen.device_id, frame) for seen, frame in unknown])
@@ -110,7 +109,7 @@ class Ingest:
                         assert_never(decoded)
         return observations, rejects
 
-    async def _decide(self, session: AsyncSession, fresh: Sequence[Journalled], now: datetime) -> None:
+    async def _decide(self, session: Hands, fresh: Sequence[Journalled], now: datetime) -> None:
         """Judge in the order of arrival; reports gather until an elder's «I am fine» comes between them."""
         reports: list[Report] = []
         for one in fresh:
@@ -146,9 +145,9 @@ class Ingest:
         """False: the database is away, and the message must be tried again."""
         reject = Rejected(RejectReason.NOT_STORABLE, f"the message could not be stored ({why})")
         try:
-            async with transaction(self._sessions) as session:
+            async with self._lane.transaction() as session:
                 await journal.quarantine(session, [(frame, reject)])
-        except (SQLAlchemyError, OSError, TimeoutError):
+        except Away:
             await asyncio.sleep(_RETRY_S)
             return False
         log.error("message not storable, quarantined", error=why)
@@ -158,13 +157,9 @@ class Ingest:
 def _condemns_a_message(error: Exception) -> bool:
     """Whether the fault lies in what a message says (bad data, a broken constraint, too much of something), not in the
     way to the database, which is tried for ever."""
-    if isinstance(error, DBAPIError):
-        state = getattr(error.orig, "sqlstate", None) or ""
-        refused_by_driver = isinstance(getattr(error.orig, "__cause__", None), ValueError)
-        return not error.connection_invalidated and (
-            state[:2] in ("22", "23", "54") or (not state and refused_by_driver)
-        )
-    return not isinstance(error, (SQLAlchemyError, OSError, TimeoutError))
+    if isinstance(error, asyncpg.PostgresError):
+        return (error.sqlstate or "")[:2] in ("22", "23", "54")
+    return not isinstance(error, Away)
 
 
 def _report(one: Journalled, verdict: Raise) -> Report:

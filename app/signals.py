@@ -7,9 +7,9 @@ import asyncio
 from enum import StrEnum
 
 import asyncpg
-from sqlalchemy.engine import make_url
 
 from app import logs
+from app.db import driver_arguments
 
 _CHANNEL = "shouwang"
 _RETRY_S = 1.0
@@ -44,7 +44,7 @@ class Signals:
             await asyncio.sleep(_RETRY_S)
 
     async def _listen(self) -> None:
-        connection = await asyncpg.connect(**_arguments(self._url), timeout=10)
+        connection = await asyncpg.connect(**driver_arguments(self._url), timeout=10)
         gone = asyncio.Event()
         connection.add_termination_listener(lambda _: gone.set())
         try:
@@ -71,16 +71,3 @@ async def wait(event: asyncio.Event, *, at_most_s: float) -> None:
     except TimeoutError:
         pass
     event.clear()
-
-
-def _arguments(url: str) -> dict[str, object]:
-    """asyncpg's arguments from a SQLAlchemy address (a Unix socket stands in `?host=`)."""
-    parsed = make_url(url)
-    given = {
-        "host": parsed.query.get("host") or parsed.host,
-        "port": parsed.port,
-        "user": parsed.username,
-        "password": parsed.password,
-        "database": parsed.database,
-    }
-    return {name: value for name, value in given.items() if value is not None}

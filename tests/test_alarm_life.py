@@ -27,7 +27,6 @@ from app.rules.verdict import AlarmKind, Severity
 from tests.world import OTHER_VILLAGE, START, TOWNSHIP, TZ, VILLAGE, Person, World
 
 FAMILY = "王小明"
-DESK = "值班台"
 
 
 async def call(world: World, *contacts: str) -> tuple[Person, str]:
@@ -48,8 +47,9 @@ async def test_everybody_of_the_first_step_is_told_at_once(world: World) -> None
     await world.village_head()
     await world.township_duty()
     await world.press_sos(button)
-    for name in ("女儿", "儿子", "探访员", "村主任", DESK):
+    for name in ("女儿", "儿子", "探访员", "村主任"):
         assert world.expect_heard(name, "alarm.raised").at == START
+    assert [notice.sent_at for notice in await world.desk_notices("alarm.raised")] == [START]
     world.hears_nothing("朋友")  # not an emergency contact
     world.hears_nothing("镇值班")  # the township comes with the next step
 
@@ -65,7 +65,7 @@ async def test_one_slow_channel_holds_back_nobody(world: World) -> None:
 
     world.on_send("慢:webhook", slow)
     pressing = asyncio.create_task(world.press_sos(button))
-    while {h.who for h in world.heard} < {"快1", "快2", DESK}:
+    while {h.who for h in world.heard} < {"快1", "快2"}:
         await asyncio.sleep(0.005)
         assert not pressing.done(), world.story()
     world.hears_nothing("慢")
@@ -113,7 +113,7 @@ async def test_an_alarm_and_its_first_notices_are_one_transaction(world: World) 
     assert not await world.feed()
     async with transaction(world.sessions) as session:
         await raise_alarms(session, [report], now=START, tz=TZ)
-    assert await world.value("SELECT count(*) FROM notices WHERE state = 'pending'") == 2
+    assert await world.value("SELECT count(*) FROM notices WHERE state = 'pending'") == 1
     assert (await world.alarm(elder)).next_at == START + timedelta(seconds=120)
 
 
@@ -190,9 +190,9 @@ async def test_nobody_at_all_is_said_loudly_and_it_goes_on_trying(world: World) 
     alarm = await world.alarm(elder)
     assert alarm.unreachable_since == START
     assert alarm.next_at is not None
-    world.expect_heard(DESK, "alarm.raised")
+    assert len(await world.desk_notices("alarm.raised")) == 1
     await world.pass_time(minutes=30)
-    assert len(world.heard_by(DESK, "alarm.escalated")) >= 10
+    assert len(await world.desk_notices("alarm.escalated")) >= 10
     assert len(await world.feed("alarm.unreachable")) >= 10
     await world.contact(elder, "侄子")
     await world.pass_time(minutes=3)
@@ -275,7 +275,8 @@ async def test_a_promise_that_passes_opens_the_alarm_again_and_names_who_promise
     await world.pass_time(seconds=1)
     alarm = await world.alarm(elder)
     assert (alarm.state, alarm.promise_due_at, alarm.acknowledged_by) == ("open", None, None)
-    for name in ("女儿", "儿子", DESK):
+    assert len(await world.desk_notices("alarm.reopened")) == 1
+    for name in ("女儿", "儿子"):
         reason = world.expect_heard(name, "alarm.reopened").reason
         assert "女儿" in reason
         assert "20分钟" in reason
@@ -592,9 +593,9 @@ async def test_acknowledging_cancels_what_is_pending_in_the_same_transaction(wor
             held = await handling.hold(session, (await world.alarm(elder)).id)
             await handling.acknowledge(session, held, by={"name": "x"}, eta_minutes=5, note=None, now=START)
             raise ZeroDivisionError
-    assert await world.value("SELECT count(*) FROM notices WHERE state = 'pending'") == 3
+    assert await world.value("SELECT count(*) FROM notices WHERE state = 'pending'") == 2
     await world.operator(elder, "acknowledge")
-    states = await world.rows("SELECT purpose, state FROM notices WHERE purpose = 'alarm.raised'")
+    states = await world.rows("SELECT state FROM notices WHERE purpose = 'alarm.raised' AND recipient_type = 'contact'")
     assert {row.state for row in states} == {"cancelled"}
     await world.settle()
     assert not [h for h in world.heard if h.type == "alarm.raised"]
@@ -768,11 +769,10 @@ async def test_a_link_is_for_one_alarm_and_a_day(world: World) -> None:
 async def test_the_desk_and_the_device_have_no_link(world: World) -> None:
     _, button = await call(world)
     await world.press_sos(button)
-    heard = world.expect_heard(DESK, "alarm.raised")
-    assert heard.letter.payload["data"]["ack_url"] is None
+    notice = (await world.desk_notices("alarm.raised"))[0]
     async with world.sessions() as session:
         with pytest.raises(NotFound):
-            await invitation(session, heard.letter.notice_id, now=world.clock.now)
+            await invitation(session, NoticeId(notice.id), now=world.clock.now)
 
 
 async def test_the_same_answer_again_changes_nothing_after_arrival(world: World) -> None:

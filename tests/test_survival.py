@@ -312,8 +312,7 @@ async def crash_and_come_back(
     for name in ("daughter", "son"):
         assert len(set(receiver.ids(name))) == 1, receiver.heard
     if point == "after_send_before_record":
-        # Three were to be told, the desk's console among them; what went out before the crash went out again.
-        assert len(receiver.heard) + process.log().count("【守望】") > 3
+        assert len(receiver.heard) > 2  # what went out before the crash went out again, with the same id
     process.stop()
 
 

@@ -45,6 +45,7 @@ from app.elders.tables import Assignment, Contact, Elder, Visitor
 from app.elders.vocabulary import AssignmentRole, DutyRole
 from app.ids import new_uuid
 from app.ingest import Ingest
+from app.lanes import Lane
 from app.notify import ways
 from app.notify.channel import Channels, GiveUp, Letter, Outcome, Sent, TryAgain
 from app.notify.dispatcher import Dispatcher
@@ -157,6 +158,8 @@ class World:
         self.url = url
         self.clock = StoryClock()
         self.time: Callable[[], datetime] = clock or self.clock
+        self.url = url
+        self.lanes: list[Lane] = []
         self.engine = connect(url, pool=4)
         self.sessions = sessions(self.engine)
         self.sealer = Sealer(DATA_KEY)
@@ -169,12 +172,21 @@ class World:
         self.dispatcher = self.another_dispatcher()
         self.ticks = Ticks(self.sessions, self.time, TZ)
         self.hand = Hand()
-        self.ingest = Ingest(self.hand, Registry([NativeCodec()]), self.sessions, self.time, TZ)  # type: ignore[arg-type]
+        self.ingest = self.another_ingest()
+
+    def lane(self) -> Lane:
+        self.lanes.append(Lane(self.url))
+        return self.lanes[-1]
+
+    def another_ingest(self) -> Ingest:
+        return Ingest(self.hand, Registry([NativeCodec()]), self.lane(), self.time, TZ)  # type: ignore[arg-type]
 
     def another_dispatcher(self) -> Dispatcher:
-        return Dispatcher(self.sessions, self.channels, self.desk, self.time, asyncio.Event())
+        return Dispatcher((self.lane(), self.lane()), self.channels, self.desk, self.time, asyncio.Event())
 
     async def close(self) -> None:
+        for lane in self.lanes:
+            await lane.close()
         await self.engine.dispose()
 
     # --- the village ---------------------------------------------------------------------------------------------------
@@ -435,6 +447,14 @@ class World:
     def forget(self) -> None:
         """What was heard until now is not asked for again."""
         self.heard.clear()
+
+    async def desk_notices(self, type_: str) -> list[Any]:
+        """What the duty desk was told. It watches the feed: its notices are sent as they are written."""
+        found = list(await self.rows(
+            "SELECT * FROM notices WHERE recipient_type = 'operators' AND purpose = :type ORDER BY id", type=type_
+        ))  # fmt: skip
+        assert all(row.state == "sent" and row.sent_at == row.created_at for row in found)
+        return found
 
     def heard_by(self, name: str, type_: str | None = None) -> list[Heard]:
         return [h for h in self.heard if h.who == name and type_ in (None, h.type)]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.alarms import entries, facts
 from app.alarms.escalation import next_time
 from app.alarms.policies import policies_for
+from app.db import Hands
 from app.notify import outbox
 from app.notify.outbox import Planned, Recipient
 from app.notify.vocabulary import ChannelKind, Purpose, RecipientType
@@ -31,7 +30,7 @@ class Calming:
     device_id: str | None
 
 
-async def calm(session: AsyncSession, word: Calming, *, now: datetime) -> int:
+async def calm(session: Hands, word: Calming, *, now: datetime) -> int:
     """Lower the severity to minor and go on with that severity's plan; those who were told hear it. How many."""
     rows = (
         await session.execute(
@@ -57,7 +56,7 @@ async def calm(session: AsyncSession, word: Calming, *, now: datetime) -> int:
             {
                 "id": row.id,
                 "now": now,
-                "plan": json.dumps(plan.as_json()),
+                "plan": plan.text,
                 "next_at": next_time(plan, step=0, plan_from=now, now=now),
             },
         )
@@ -73,7 +72,7 @@ async def calm(session: AsyncSession, word: Calming, *, now: datetime) -> int:
     return len(rows)
 
 
-async def already_told(session: AsyncSession, alarm_id: UUID, *, but: str = "") -> list[Recipient]:
+async def already_told(session: Hands, alarm_id: UUID, *, but: str = "") -> list[Recipient]:
     """The people an alarm's notices went to, or are on their way to, each on the channel last used; not the desk."""
     rows = await session.execute(
         sa.text(

@@ -9,14 +9,15 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from cryptography.exceptions import InvalidTag
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import logs, metrics
 from app.access.sealing import Sealer
 from app.alarms import entries, facts
 from app.alarms.links import Links
 from app.alarms.views import COLUMNS, Shapes
+from app.db import Hands
 from app.ids import NoticeId
+from app.lanes import Lane
 from app.notify import outbox
 from app.notify.channel import Letter, Sent
 from app.notify.outbox import Claim, Planned, Recipient, Settled
@@ -24,13 +25,15 @@ from app.notify.vocabulary import ASKING, ChannelKind, Purpose, RecipientType
 from app.words import say
 
 log = logs.get("alarms")
-_LETTERS = sa.text(
+_LETTERS = outbox.claiming(
     f"""
-    SELECT n.id, n.purpose, n.reason, n.recipient_type, n.recipient_id, n.recipient_name, n.recipient_role, n.channel,
-           n.channel_id, c.address_sealed AS channel_address, c.secret_sealed AS channel_secret, {COLUMNS}
-    FROM notices n JOIN alarms a ON a.id = n.alarm_id JOIN elders e ON e.id = a.elder_id
-    LEFT JOIN channels c ON c.id = n.channel_id
-    WHERE n.id = ANY(CAST(:ids AS uuid[]))
+    SELECT n.id AS notice_id, n.attempts, n.purpose, n.reason, n.recipient_type, n.recipient_id, n.recipient_name,
+           n.recipient_role, n.channel, n.channel_id, c.address_sealed AS channel_address,
+           c.secret_sealed AS channel_secret, {COLUMNS}
+    FROM claimed n
+    CROSS JOIN LATERAL (SELECT * FROM alarms WHERE id = n.alarm_id LIMIT 1) a
+    CROSS JOIN LATERAL (SELECT * FROM elders WHERE id = a.elder_id LIMIT 1) e
+    LEFT JOIN LATERAL (SELECT * FROM channels WHERE id = n.channel_id LIMIT 1) c ON true
     """  # noqa: S608 - a constant
 )
 
@@ -81,10 +84,6 @@ _REACHED = sa.text(
     WHERE id = ANY(CAST(:alarm_ids AS uuid[])) AND unreachable_since IS NOT NULL
     """
 )
-_SETTLED = sa.text(
-    "SELECT n.id, n.recipient_type, n.recipient_name, n.recipient_role, n.error, n.reason, a.region_code "
-    "FROM notices n JOIN alarms a ON a.id = n.alarm_id WHERE n.id = ANY(CAST(:ids AS uuid[])) ORDER BY n.id"
-)
 
 
 class AlarmDesk:
@@ -97,27 +96,24 @@ class AlarmDesk:
 
     # --- what a notice says ------------------------------------------------------------------------------------------
 
-    async def compose(self, session: AsyncSession, claims: Sequence[Claim], now: datetime) -> Mapping[NoticeId, Letter]:
-        rows = (await session.execute(_LETTERS, {"ids": [claim.id for claim in claims]})).mappings()
+    async def take(self, lane: Lane, *, limit: int, now: datetime) -> list[tuple[Claim, Letter | None]]:
+        """Claim due notices and compose their letters, one way to the database and back."""
+        rows = (await lane.at_once(_LETTERS, outbox.lease(now, limit))).mappings()
         alarms: dict[UUID, dict[str, Any]] = {}
-        letters: dict[NoticeId, Letter] = {}
-        for row in rows:
-            try:
-                letter = self._letter(row, alarms, now)
-            except InvalidTag:  # sealed with another key: this one fails, the others go out
-                log.error("a sealed address does not open", notice=str(row["id"]))
-                continue
-            if letter is not None:
-                letters[NoticeId(row["id"])] = letter
-        return letters
+        return [(outbox.claim_of(row), self._letter_if_it_opens(row, alarms, now)) for row in rows]
+
+    def _letter_if_it_opens(self, row: Any, alarms: dict[UUID, dict[str, Any]], now: datetime) -> Letter | None:
+        try:
+            return self._letter(row, alarms, now)
+        except InvalidTag:  # sealed with another key: this one fails, the others go out
+            log.error("a sealed address does not open", notice=str(row["notice_id"]))
+            return None
 
     def _letter(self, row: Any, alarms: dict[UUID, dict[str, Any]], now: datetime) -> Letter | None:
-        notice_id = NoticeId(row["id"])
+        notice_id = NoticeId(row["notice_id"])
         match ChannelKind(row["channel"]):
             case ChannelKind.DEVICE:
                 return self._to_device(notice_id, row, now)
-            case ChannelKind.CONSOLE if row["channel_id"] is None:
-                address, secret = "", None
             case _ if row["channel_address"] is None:
                 return None
             case _:
@@ -127,24 +123,21 @@ class AlarmDesk:
         alarm = alarms.get(row["alarm_id"])
         if alarm is None:
             alarm = alarms[row["alarm_id"]] = self._shapes.alarm(row, now=now, plainly=True)
-        is_person = row["recipient_type"] != RecipientType.OPERATORS.value
-        url = self._links.url(notice_id) if is_person else None
-        kind = say(f"kind.{row['kind']}")
-        title = say("notice.title", severity=say(f"severity.{row['severity']}"), name=row["elder_name"], kind=kind)
-        text = say(
-            f"notice.{row['purpose']}",
-            because=row["because"],
-            reason=row["reason"],
-            time=self._shapes.clock_time(row["raised_at"]),
-            minutes=int((now - row["raised_at"]).total_seconds() // 60),
-        )
+        url = self._links.url(notice_id)
+        if row["channel"] == ChannelKind.WEBHOOK.value:  # machines read the payload
+            title, text, short = "", "", {}
+        else:
+            title, text = self._words(row, now)
+            text = f"{text}\n{say('notice.link', url=url)}"
+            kind = say(f"kind.{row['kind']}")
+            short = {"name": row["elder_name"], "kind": kind, "because": row["because"], "link": url}
         return Letter(
             notice_id=notice_id,
             address=address,
             secret=secret,
             title=title,
-            text=text + ("\n" + say("notice.link", url=url) if url else ""),
-            short={"name": row["elder_name"], "kind": kind, "because": row["because"], "link": url or ""},
+            text=f"{text}\n{say('notice.link', url=url)}",
+            short=short,
             payload={
                 "type": row["purpose"],
                 "timestamp": self._shapes.time(now),
@@ -163,6 +156,20 @@ class AlarmDesk:
             composed_at=now,
         )
 
+    def _words(self, row: Any, now: datetime) -> tuple[str, str]:
+        """Title and text, as a person reads them."""
+        kind = say(f"kind.{row['kind']}")
+        return (
+            say("notice.title", severity=say(f"severity.{row['severity']}"), name=row["elder_name"], kind=kind),
+            say(
+                f"notice.{row['purpose']}",
+                because=row["because"],
+                reason=row["reason"],
+                time=self._shapes.clock_time(row["raised_at"]),
+                minutes=int((now - row["raised_at"]).total_seconds() // 60),
+            ),
+        )
+
     def _to_device(self, notice_id: NoticeId, row: Mapping[str, Any], now: datetime) -> Letter:
         payload = {
             "type": "alarm_state",
@@ -174,27 +181,17 @@ class AlarmDesk:
 
     # --- what follows ------------------------------------------------------------------------------------------------
 
-    async def settled(self, session: AsyncSession, settled: Sequence[Settled], now: datetime) -> None:
+    async def settled(self, session: Hands, settled: Sequence[Settled], now: datetime) -> None:
         if not settled:
             return
-        sent = sorted(
-            {
-                s.claim.alarm_id
-                for s in settled
-                if isinstance(s.outcome, Sent) and s.claim.channel is not ChannelKind.DEVICE
-            }
-        )
-        if sent:
-            first = await session.execute(_FIRST_SENT, {"alarm_ids": sent, "now": now})
-            for row in first:
+        sent = [s for s in settled if isinstance(s.outcome, Sent) and s.claim.channel is not ChannelKind.DEVICE]
+        untold = sorted({s.claim.alarm_id for s in sent if s.row["untold"]})
+        if untold:
+            for row in await session.execute(_FIRST_SENT, {"alarm_ids": untold, "now": now}):
                 metrics.EVENT_TO_FIRST_NOTICE.observe((now - row.received_at).total_seconds())
-        await self._tell_the_feed(session, settled, now)
+        self._tell_the_feed(session, settled, now)
         reached = sorted(
-            {
-                s.claim.alarm_id
-                for s in settled
-                if isinstance(s.outcome, Sent) and s.claim.channel not in (ChannelKind.DEVICE, ChannelKind.CONSOLE)
-            }
+            {s.claim.alarm_id for s in sent if s.row["was_unreachable"] and s.claim.channel is not ChannelKind.CONSOLE}
         )
         if reached:
             await session.execute(_REACHED, {"alarm_ids": reached})
@@ -208,7 +205,7 @@ class AlarmDesk:
         if lost:
             await self._say_unreachable(session, lost, now)
 
-    async def _start_next_channels(self, session: AsyncSession, failed: Sequence[Settled], now: datetime) -> None:
+    async def _start_next_channels(self, session: Hands, failed: Sequence[Settled], now: datetime) -> None:
         rows = await session.execute(
             _NEXT_CHANNEL, {"ids": [s.claim.id for s in failed], "asking": [p.value for p in ASKING]}
         )
@@ -219,7 +216,7 @@ class AlarmDesk:
             for row in rows
         ], now=now)  # fmt: skip
 
-    async def _say_unreachable(self, session: AsyncSession, alarm_ids: list[UUID], now: datetime) -> None:
+    async def _say_unreachable(self, session: Hands, alarm_ids: list[UUID], now: datetime) -> None:
         rows = (await session.execute(_UNREACHABLE, {"alarm_ids": alarm_ids, "now": now})).all()
         because = "every channel of everybody failed"
         await entries.write(session, [(row.id, "unreachable", None, {"because": because}) for row in rows], now=now)
@@ -228,22 +225,21 @@ class AlarmDesk:
                 session, "alarm.unreachable", region_code=row.region_code, alarm_id=row.id, now=now, because=because
             )
 
-    async def _tell_the_feed(self, session: AsyncSession, settled: Sequence[Settled], now: datetime) -> None:
-        told = {s.claim.id: s for s in settled if s.state in ("sent", "delivered", "failed")}
-        if not told:
-            return
-        for row in await session.execute(_SETTLED, {"ids": list(told)}):
-            one = told[NoticeId(row.id)]
+    def _tell_the_feed(self, session: Hands, settled: Sequence[Settled], now: datetime) -> None:
+        for one in settled:
+            if one.state not in ("sent", "delivered", "failed"):
+                continue
+            row = one.row
             facts.tell(
                 session,
                 "notice.failed" if one.state == "failed" else "notice.sent",
-                region_code=row.region_code,
+                region_code=row["region_code"],
                 alarm_id=one.claim.alarm_id,
                 now=now,
-                notice_id=str(row.id),
+                notice_id=str(one.claim.id),
                 channel=one.claim.channel.value,
                 purpose=one.claim.purpose.value,
-                recipient={"type": row.recipient_type, "name": row.recipient_name, "role": row.recipient_role},
-                reason=row.reason,
-                error=row.error,
+                recipient={"type": row["recipient_type"], "name": row["recipient_name"], "role": row["recipient_role"]},
+                reason=row["reason"],
+                error=row["error"],
             )

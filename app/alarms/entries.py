@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.db import Hands
 from app.ids import new_uuid
 
 _INSERT = sa.text(
@@ -24,7 +24,7 @@ _INSERT = sa.text(
 Entry = tuple[UUID, str, dict[str, Any] | None, dict[str, Any]]  # alarm, kind, by, data
 
 
-async def write(session: AsyncSession, entries: list[Entry], *, now: datetime) -> None:
+async def write(session: Hands, entries: list[Entry], *, now: datetime) -> None:
     """Append lines to the histories of alarms."""
     if not entries:
         return
@@ -35,7 +35,7 @@ async def write(session: AsyncSession, entries: list[Entry], *, now: datetime) -
             "id": [new_uuid(now) for _ in entries],
             "alarm_id": [alarm_id for alarm_id, *_ in entries],
             "kind": [kind for _, kind, *_ in entries],
-            "by": [json.dumps(by, default=str) if by else None for *_, by, _ in entries],
-            "data": [json.dumps(data, default=str) for *_, data in entries],
+            "by": [msgspec.json.encode(by).decode() if by else None for *_, by, _ in entries],
+            "data": [msgspec.json.encode(data).decode() for *_, data in entries],
         },
     )

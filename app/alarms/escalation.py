@@ -7,8 +7,10 @@ repeats until somebody answers.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property, lru_cache
 from typing import Any
 
 from app.notify.vocabulary import Target
@@ -27,13 +29,18 @@ class Step:
     targets: tuple[Target, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plan:
     """Frozen into an alarm when it is raised; the people behind the targets are looked up live."""
 
     name: str
     steps: tuple[Step, ...]  # never empty; the first is at second 0
     repeat_last_every_s: int
+
+    @cached_property
+    def text(self) -> str:
+        """The plan as JSON, as it is kept with the alarm."""
+        return json.dumps(self.as_json())
 
     def as_json(self) -> dict[str, Any]:
         steps = [{"after_s": step.after_s, "targets": [t.value for t in step.targets]} for step in self.steps]
@@ -63,6 +70,7 @@ _DEFAULTS: dict[Severity, tuple[list[dict[str, Any]], int]] = {
 }
 
 
+@lru_cache
 def default_plan(severity: Severity) -> Plan:
     """What holds where nobody made a policy."""
     steps, repeat = _DEFAULTS[severity]

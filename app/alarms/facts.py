@@ -3,15 +3,14 @@ that has seen number n has seen every fact before it."""
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.db import before_commit
+from app.db import Hands, before_commit
 from app.signals import Signal, signal_sql
 
 _LOCK = 7_301_304
@@ -32,15 +31,13 @@ _PUBLISH = sa.text(
 )
 
 
-def tell(
-    session: AsyncSession, type_: str, *, region_code: str, alarm_id: UUID | None, now: datetime, **data: Any
-) -> None:
+def tell(session: Hands, type_: str, *, region_code: str, alarm_id: UUID | None, now: datetime, **data: Any) -> None:
     """Note a fact; it is published if and when this transaction commits."""
-    session.info.setdefault("facts", []).append((now, type_, region_code, alarm_id, json.dumps(data, default=str)))
+    session.info.setdefault("facts", []).append((now, type_, region_code, alarm_id, msgspec.json.encode(data).decode()))
     before_commit(session, _publish)
 
 
-async def _publish(session: AsyncSession) -> None:
+async def _publish(session: Hands) -> None:
     facts = session.info.pop("facts", [])
     if not facts:
         return

@@ -3,31 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.alarms.escalation import Plan, default_plan, make_plan
+from app.db import Hands
 from app.rules.verdict import Severity
 
-_APPLYING = sa.text(
-    """
+# The policies that may hold in `:regions`: of each severity and place the newest.
+APPLYING = """
     SELECT DISTINCT ON (severity, region_code) severity, region_code, name, steps, repeat_last_every_s
     FROM escalation_policies
     WHERE EXISTS (SELECT FROM unnest(CAST(:regions AS text[])) AS r(code) WHERE starts_with(r.code, region_code))
     ORDER BY severity, region_code, id DESC
-    """
-)
+"""
+_APPLYING = sa.text(APPLYING)
+
+
+class Policy(NamedTuple):
+    """One policy as it is kept."""
+
+    severity: str
+    region_code: str
+    name: str
+    steps: list[dict[str, Any]]
+    repeat_last_every_s: int
 
 
 class Policies:
     """The policies that apply to some regions, looked up once."""
 
-    def __init__(self, rows: Sequence[Any]) -> None:
+    def __init__(self, rows: Sequence[Policy]) -> None:
         self._rows = rows
+        self._plans: dict[tuple[Severity, str], Plan] = {}
 
     def plan(self, severity: Severity, region_code: str) -> Plan:
+        plan = self._plans.get((severity, region_code))
+        if plan is None:
+            plan = self._plans[severity, region_code] = self._nearest(severity, region_code)
+        return plan
+
+    def _nearest(self, severity: Severity, region_code: str) -> Plan:
         fitting = [r for r in self._rows if r.severity == severity.value and region_code.startswith(r.region_code)]
         if not fitting:
             return default_plan(severity)
@@ -35,6 +52,6 @@ class Policies:
         return make_plan(nearest.name, nearest.steps, nearest.repeat_last_every_s, severity=severity)
 
 
-async def policies_for(session: AsyncSession, regions: Collection[str]) -> Policies:
+async def policies_for(session: Hands, regions: Collection[str]) -> Policies:
     rows = await session.execute(_APPLYING, {"regions": sorted(set(regions))})
-    return Policies(rows.all())
+    return Policies([Policy(*row) for row in rows])

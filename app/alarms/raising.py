@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -10,13 +9,13 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+import msgspec
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.alarms import entries, facts
+from app.alarms import facts
 from app.alarms.escalation import Plan, next_time
-from app.alarms.policies import policies_for
-from app.alarms.recipients import chosen, people_of, reaches_a_person
+from app.alarms.recipients import chosen, circle, reaches_a_person
+from app.db import Hands
 from app.ids import new_uuid
 from app.notify import outbox
 from app.notify.outbox import Planned, Recipient
@@ -56,18 +55,22 @@ class Raised:
 # repeat makes the alarm more urgent and starts its plan again.
 _RAISE = sa.text(
     """
+    WITH report AS (
+        SELECT * FROM unnest(CAST(:id AS uuid[]), CAST(:elder_id AS uuid[]), CAST(:region_code AS text[]),
+                CAST(:kind AS text[]), CAST(:severity AS text[]), CAST(:because AS text[]), CAST(:event AS uuid[]),
+                CAST(:device_id AS text[]), CAST(:event_id AS text[]), CAST(:occurred_at AS timestamptz[]),
+                CAST(:received_at AS timestamptz[]), CAST(:late AS bool[]), CAST(:repeats AS int[]),
+                CAST(:plan AS text[]), CAST(:next_at AS timestamptz[]), CAST(:entry AS uuid[]), CAST(:by AS text[]))
+            AS r(id, elder_id, region_code, kind, severity, because, event, device_id, event_id, occurred_at,
+                 received_at, late, repeats, plan, next_at, entry, by)
+    ),
+    raised AS (
     INSERT INTO alarms AS a (id, elder_id, region_code, kind, severity, state, because, trigger_event,
         trigger_device_id, trigger_event_id, occurred_at, received_at, late, raised_at, repeats, plan, plan_from,
         step, round, next_at, version)
     SELECT id, elder_id, region_code, kind, severity, 'open', because, event, device_id, event_id, occurred_at,
            received_at, late, :now, repeats, CAST(plan AS jsonb), :now, 0, 0, next_at, 1
-    FROM unnest(CAST(:id AS uuid[]), CAST(:elder_id AS uuid[]), CAST(:region_code AS text[]), CAST(:kind AS text[]),
-                CAST(:severity AS text[]), CAST(:because AS text[]), CAST(:event AS uuid[]), CAST(:device_id AS text[]),
-                CAST(:event_id AS text[]), CAST(:occurred_at AS timestamptz[]), CAST(:received_at AS timestamptz[]),
-                CAST(:late AS bool[]), CAST(:repeats AS int[]), CAST(:plan AS text[]), CAST(:next_at AS timestamptz[]))
-         AS r(id, elder_id, region_code, kind, severity, because, event, device_id, event_id, occurred_at,
-              received_at, late, repeats, plan, next_at)
-    ORDER BY elder_id, kind
+    FROM report ORDER BY elder_id, kind
     ON CONFLICT (elder_id, kind) WHERE state <> 'resolved' DO UPDATE SET
         repeats = a.repeats + excluded.repeats + 1,
         severity = CASE WHEN more_urgent(excluded.severity, a.severity) THEN excluded.severity ELSE a.severity END,
@@ -78,30 +81,36 @@ _RAISE = sa.text(
                        THEN excluded.next_at ELSE a.next_at END,
         round = a.round + 1, version = a.version + 1
     RETURNING old.id IS NULL AS fresh, old.severity AS severity_before, a.id, a.elder_id, a.region_code, a.kind,
-              a.severity, a.state, a.repeats, a.round, a.plan, a.acknowledged_by, a.attended_by, a.because
+              a.severity, a.state, a.repeats, a.round, a.acknowledged_by, a.attended_by
+    ),
+    history AS (
+        INSERT INTO alarm_entries (id, alarm_id, at, kind, by, data)
+        SELECT r.entry, raised.id, :now, CASE WHEN raised.fresh THEN 'raised' ELSE 'repeated' END, CAST(r.by AS jsonb),
+               jsonb_build_object('because', r.because, 'presses', r.repeats + 1, 'device_id', r.device_id,
+                                  'late', r.late)
+        FROM raised JOIN report r ON r.elder_id = raised.elder_id AND r.kind = raised.kind
+    )
+    SELECT * FROM raised
     """
 )
 
 
-async def raise_alarms(
-    session: AsyncSession, reports: Sequence[Report], *, now: datetime, tz: ZoneInfo
-) -> list[Raised]:
+async def raise_alarms(session: Hands, reports: Sequence[Report], *, now: datetime, tz: ZoneInfo) -> list[Raised]:
     """Raise or join, one row an (elder, kind). Everybody of the first instant is planned in the same transaction."""
     merged = _merge(reports)
     if not merged:
         return []
-    policies = await policies_for(session, [r.region_code for r in merged])
+    people, policies = await circle(
+        session, [r.elder_id for r in merged], [r.region_code for r in merged], now=now, tz=tz
+    )
     plans = [policies.plan(r.severity, r.region_code) for r in merged]
     rows = (await session.execute(_RAISE, _columns(merged, plans, now))).all()
-    people = await people_of(session, [row.elder_id for row in rows], now=now, tz=tz)
-    by_key = {(r.elder_id, r.kind.value): r for r in merged}
+    plan_of = {(r.elder_id, r.kind.value): plan for r, plan in zip(merged, plans, strict=True)}
     notices: list[Planned] = []
-    history: list[entries.Entry] = []
     for row in rows:
-        report = by_key[row.elder_id, row.kind]
         more_urgent = not row.fresh and row.severity != row.severity_before and row.state == "open"
         if row.fresh or more_urgent:
-            plan = Plan.from_json(row.plan)
+            plan = plan_of[row.elder_id, row.kind]  # the one just written
             told = chosen(people.get(row.elder_id, {}), plan.steps[0].targets)
             reason = say("reason.raised" if row.fresh else "reason.raised_again")
             notices += [Planned(row.id, Purpose.RAISED, row.round, reason, who) for who in told]
@@ -113,19 +122,6 @@ async def raise_alarms(
         else:
             notices += await _tell_the_answerer(session, row, now)
         kind = "raised" if row.fresh else "repeated"
-        history.append(
-            (
-                row.id,
-                kind,
-                report.by,
-                {
-                    "because": report.because,
-                    "presses": report.presses,
-                    "device_id": report.device_id,
-                    "late": report.late,
-                },
-            )
-        )
         facts.tell(
             session,
             f"alarm.{kind}",
@@ -137,7 +133,6 @@ async def raise_alarms(
             repeats=row.repeats,
         )
     await outbox.plan(session, notices, now=now)
-    await entries.write(session, history, now=now)
     return [Raised(row.id, row.fresh) for row in rows]
 
 
@@ -171,12 +166,14 @@ def _columns(reports: list[Report], plans: list[Plan], now: datetime) -> dict[st
         "received_at": [r.received_at for r in reports],
         "late": [r.late for r in reports],
         "repeats": [r.presses - 1 for r in reports],
-        "plan": [json.dumps(plan.as_json()) for plan in plans],
+        "plan": [plan.text for plan in plans],
+        "entry": [new_uuid(now) for _ in reports],
+        "by": [msgspec.json.encode(r.by).decode() if r.by else None for r in reports],
         "next_at": [next_time(plan, step=0, plan_from=now, now=now) for plan in plans],
     }
 
 
-async def _tell_the_answerer(session: AsyncSession, row: Any, now: datetime) -> list[Planned]:
+async def _tell_the_answerer(session: Hands, row: Any, now: datetime) -> list[Planned]:
     """A repeat while somebody is on the way, or there, tells that person again."""
     by = row.attended_by or row.acknowledged_by
     if row.state not in ("acknowledged", "attending") or not by or by.get("type") not in ("contact", "visitor"):
@@ -192,7 +189,7 @@ async def _tell_the_answerer(session: AsyncSession, row: Any, now: datetime) -> 
     return [Planned(row.id, Purpose.REPEATED, row.round, say("reason.repeated"), who)] if who else []
 
 
-async def answerer(session: AsyncSession, by: dict[str, Any]) -> Recipient | None:
+async def answerer(session: Hands, by: dict[str, Any]) -> Recipient | None:
     """The person who answered, with the first channel they have now."""
     row = (
         await session.execute(

@@ -100,4 +100,5 @@ class Shapes:
 
     def clock_time(self, moment: datetime) -> str:
         """How a person says it: 14:05."""
-        return moment.astimezone(self._tz).strftime("%H:%M")
+        local = moment.astimezone(self._tz)
+        return f"{local.hour:02}:{local.minute:02}"

@@ -11,8 +11,8 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.db import Hands
 from app.devices.codec import Rejected
 from app.devices.events import Frame, Observation, Status
 from app.ids import new_uuid
@@ -22,41 +22,40 @@ _DEPTH = 32  # nested lists and objects of one message that are kept
 _ROOM = 1_048_576  # bytes of one quarantined payload that are kept
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Journalled:
     """An observation and what the journal knows of it. `fresh`: not seen before; `known`: a registered device."""
 
     seen: Observation
     id: UUID
-    known: bool
-    fresh: bool
-    elder_id: UUID | None
-    region_code: str | None
+    known: bool = False
+    fresh: bool = False
+    elder_id: UUID | None = None
+    region_code: str | None = None
 
 
 # The wearer is whoever wore the device when it happened; where nobody did (a clock that is wrong, a device in a
 # drawer) whoever wears it as the message arrives: better a person asked in vain than an alarm of nobody.
+# The look-ups are lateral with a limit: one index probe a row, whatever the planner believes about the batch. Bindings
+# of a device do not overlap, so the last that began by then is the only one that can hold.
 _WRITE = sa.text(
     """
-    WITH incoming AS (
-        SELECT * FROM unnest(CAST(:id AS uuid[]), CAST(:device_id AS text[]), CAST(:type AS text[]),
-                             CAST(:event_id AS text[]), CAST(:occurred_at AS timestamptz[]),
-                             CAST(:device_time AS timestamptz[]), CAST(:received_at AS timestamptz[]),
-                             CAST(:late AS bool[]), CAST(:data AS text[]))
-             AS i(id, device_id, type, event_id, occurred_at, device_time, received_at, late, data)
-    ),
-    placed AS (
+    WITH placed AS (
         SELECT i.*, d.region_code AS device_region, coalesce(worn.elder_id, wears.elder_id) AS elder_id
-        FROM incoming i JOIN devices d ON d.device_id = i.device_id
+        FROM unnest(CAST(:id AS uuid[]), CAST(:device_id AS text[]), CAST(:type AS text[]),
+                    CAST(:event_id AS text[]), CAST(:occurred_at AS timestamptz[]),
+                    CAST(:device_time AS timestamptz[]), CAST(:received_at AS timestamptz[]),
+                    CAST(:late AS bool[]), CAST(:data AS text[])) WITH ORDINALITY
+             AS i(id, device_id, type, event_id, occurred_at, device_time, received_at, late, data, place)
+        CROSS JOIN LATERAL (SELECT region_code FROM devices WHERE device_id = i.device_id LIMIT 1) d
         LEFT JOIN LATERAL (
-            SELECT b.elder_id FROM bindings b
-            WHERE b.device_id = i.device_id AND b.bound_at <= i.occurred_at
-              AND (b.unbound_at IS NULL OR b.unbound_at > i.occurred_at) LIMIT 1
-        ) worn ON true
+            SELECT b.elder_id, b.unbound_at FROM bindings b
+            WHERE b.device_id = i.device_id AND b.bound_at <= i.occurred_at ORDER BY b.bound_at DESC LIMIT 1
+        ) worn ON worn.unbound_at IS NULL OR worn.unbound_at > i.occurred_at
         LEFT JOIN LATERAL (
-            SELECT b.elder_id FROM bindings b
-            WHERE worn.elder_id IS NULL AND b.device_id = i.device_id AND b.unbound_at IS NULL LIMIT 1
-        ) wears ON true
+            SELECT b.elder_id, b.unbound_at FROM bindings b
+            WHERE worn.elder_id IS NULL AND b.device_id = i.device_id ORDER BY b.bound_at DESC LIMIT 1
+        ) wears ON wears.unbound_at IS NULL
     ),
     written AS (
         INSERT INTO device_events (id, device_id, elder_id, type, event_id, occurred_at, device_time, received_at,
@@ -65,20 +64,34 @@ _WRITE = sa.text(
         FROM placed ORDER BY device_id, event_id, id
         ON CONFLICT (device_id, event_id) WHERE event_id IS NOT NULL DO NOTHING
         RETURNING id
+    ),
+    kept AS (
+        UPDATE devices AS d
+        SET last_seen_at = greatest(d.last_seen_at, r.seen_at), battery = coalesce(r.battery, d.battery),
+            rssi = coalesce(r.rssi, d.rssi), online = r.online
+        FROM (SELECT * FROM unnest(CAST(:spoke as text[]), CAST(:seen_at AS timestamptz[]), CAST(:battery AS int[]),
+                                   CAST(:rssi AS int[]), CAST(:online AS bool[]))
+              AS x(device_id, seen_at, battery, rssi, online) ORDER BY device_id) r
+        WHERE d.device_id = r.device_id
+          AND (d.last_seen_at IS NULL OR r.seen_at > d.last_seen_at + interval '1 second'
+               OR d.online IS DISTINCT FROM r.online OR r.battery IS DISTINCT FROM d.battery AND r.battery IS NOT NULL)
     )
-    SELECT p.id, p.elder_id, coalesce(e.region_code, p.device_region) AS region_code, w.id IS NOT NULL AS fresh
-    FROM placed p LEFT JOIN written w ON w.id = p.id LEFT JOIN elders e ON e.id = p.elder_id
+    SELECT p.place, p.elder_id, coalesce(e.region_code, p.device_region) AS region_code, w.id IS NOT NULL AS fresh
+    FROM placed p LEFT JOIN written w ON w.id = p.id
+    LEFT JOIN LATERAL (SELECT region_code FROM elders WHERE id = p.elder_id LIMIT 1) e ON true
     """
 )
 
 
-async def write(session: AsyncSession, seen: Sequence[Observation]) -> list[Journalled]:
-    """Journal observations; one whose (device, event id) is there already is not fresh. Order is kept.
+async def write(session: Hands, observations: Sequence[Observation]) -> list[Journalled]:
+    """Journal what happened, and keep how the devices are: last seen, battery, signal, online (to the second: alarms need
+    no more). One whose (device, event id) is there already is not fresh. Order is kept.
 
     Status messages are not journalled: they say how the device is, not what happened.
     """
-    if not seen:
+    if not observations:
         return []
+    seen = [one for one in observations if not isinstance(one.event, Status)]
     ids = [new_uuid(one.received_at) for one in seen]
     rows = await session.execute(_WRITE, {
         "id": ids,
@@ -90,22 +103,13 @@ async def write(session: AsyncSession, seen: Sequence[Observation]) -> list[Jour
         "received_at": [one.received_at for one in seen],
         "late": [one.late for one in seen],
         "data": [_data(one) for one in seen],
+        **_state(observations),
     })  # fmt: skip
-    found = {row.id: row for row in rows}
-    result = []
-    for one, id_ in zip(seen, ids, strict=True):
-        row = found.get(id_)
-        result.append(
-            Journalled(
-                one,
-                id_,
-                known=row is not None,
-                fresh=row is not None and row.fresh,
-                elder_id=row.elder_id if row else None,
-                region_code=row.region_code if row else None,
-            )
-        )
-    return result
+    journalled = [Journalled(one, id_) for one, id_ in zip(seen, ids, strict=True)]
+    for place, elder_id, region_code, fresh in rows:
+        one = journalled[place - 1]
+        one.known, one.fresh, one.elder_id, one.region_code = True, fresh, elder_id, region_code
+    return journalled
 
 
 def _data(one: Observation) -> str:
@@ -139,23 +143,8 @@ def _storable_json(value: Any, room: int = _DEPTH) -> Any:
             return value
 
 
-_KEEP = sa.text(
-    """
-    UPDATE devices AS d
-    SET last_seen_at = greatest(d.last_seen_at, r.seen_at), battery = coalesce(r.battery, d.battery),
-        rssi = coalesce(r.rssi, d.rssi), online = r.online
-    FROM (SELECT * FROM unnest(CAST(:device_id AS text[]), CAST(:seen_at AS timestamptz[]), CAST(:battery AS int[]),
-                               CAST(:rssi AS int[]), CAST(:online AS bool[]))
-          AS x(device_id, seen_at, battery, rssi, online) ORDER BY device_id) r
-    WHERE d.device_id = r.device_id
-      AND (d.last_seen_at IS NULL OR r.seen_at > d.last_seen_at + interval '1 second'
-           OR d.online IS DISTINCT FROM r.online OR r.battery IS DISTINCT FROM d.battery AND r.battery IS NOT NULL)
-    """
-)
-
-
-async def keep_state(session: AsyncSession, seen: Sequence[Observation]) -> None:
-    """Last seen, battery, signal and online state of the devices that spoke (to the second: alarms need no more)."""
+def _state(seen: Sequence[Observation]) -> dict[str, list[Any]]:
+    """The last word of each device that spoke, in columns."""
     state: dict[str, tuple[datetime, int | None, int | None, bool]] = {}
     for one in seen:
         if one.retained and not isinstance(one.event, Status):
@@ -168,16 +157,14 @@ async def keep_state(session: AsyncSession, seen: Sequence[Observation]) -> None
             one.rssi if one.rssi is not None else rssi,
             online,
         )
-    if not state:
-        return
     ordered = sorted(state.items())
-    await session.execute(_KEEP, {
-        "device_id": [device_id for device_id, _ in ordered],
+    return {
+        "spoke": [device_id for device_id, _ in ordered],
         "seen_at": [seen_at for _, (seen_at, *_) in ordered],
         "battery": [battery for _, (_, battery, _, _) in ordered],
         "rssi": [rssi for _, (_, _, rssi, _) in ordered],
         "online": [online for _, (*_, online) in ordered],
-    })  # fmt: skip
+    }
 
 
 _UNCLAIMED = sa.text(
@@ -193,7 +180,7 @@ _UNCLAIMED = sa.text(
 )
 
 
-async def note_unclaimed(session: AsyncSession, frames: Sequence[tuple[str, Frame]]) -> None:
+async def note_unclaimed(session: Hands, frames: Sequence[tuple[str, Frame]]) -> None:
     """Devices that speak and that nobody registered: for the list of those to claim."""
     if frames:
         await session.execute(_UNCLAIMED, {
@@ -213,7 +200,7 @@ _QUARANTINE = sa.text(
 )
 
 
-async def quarantine(session: AsyncSession, rejects: Sequence[tuple[Frame, Rejected]]) -> None:
+async def quarantine(session: Hands, rejects: Sequence[tuple[Frame, Rejected]]) -> None:
     """Keep messages that could not be used, whole, with the reason."""
     if rejects:
         await session.execute(_QUARANTINE, {

@@ -1,17 +1,17 @@
 """The only file that talks paho. Messages come in with a receipt; they are acknowledged when the receipt is given back.
 
-paho's thread only hands messages over (an exception there would kill it silently). A receipt remembers the connection
-it came on: packet ids are reused after a reconnect, so an old receipt must not acknowledge a new message. What was not
-acknowledged the broker hands over again.
+paho runs on the event loop (`loop_read`, `loop_write`, `loop_misc`), not on a thread of its own: nothing has to be handed
+over, and nothing can die unseen. A receipt remembers the connection it came on: packet ids are reused after a reconnect,
+so an old receipt must not acknowledge a new message. What was not acknowledged the broker hands over again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-import threading
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -24,14 +24,17 @@ from paho.mqtt.reasoncodes import ReasonCode
 from app import logs
 from app.clock import Clock
 from app.devices.events import Frame
+from app.devices.pieces import Buffered
 
 log = logs.get("mqtt")
 _KEEPALIVE_S = 20
-_RECONNECT_S = (1, 8)
+_RECONNECT_S = (1.0, 8.0)
 _PUBLISH_TIMEOUT_S = 5.0
+_AT_ONCE = 200  # packets read before the rest of the process has its turn
+_MOST_WAITING = 20_000  # messages in memory; beyond it the broker keeps them
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Received:
     """A frame with what is needed to acknowledge it."""
 
@@ -65,6 +68,13 @@ def read_url(url: str) -> Address:
     )
 
 
+class _Client(paho.Client):
+    """paho with a socket that reads and writes in large pieces: paho itself asks for single bytes."""
+
+    def _create_socket(self) -> Any:
+        return Buffered(super()._create_socket())
+
+
 class MqttClient:
     """One connection to the broker: a persistent session when it subscribes, a clean one when it only publishes."""
 
@@ -83,13 +93,16 @@ class MqttClient:
         self._clock = clock
         self._inbox: deque[Received] = deque()
         self._arrived = asyncio.Event()
-        self._wake_lock = threading.Lock()
-        self._woken = False
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._connection = 0
         self._subscribed = False
+        self._socket: Buffered | None = None
+        self._reading = False
+        self._flushing = False
+        self._lost = asyncio.Event()
+        self._published: dict[int, asyncio.Future[None]] = {}
+        self._keeper: asyncio.Task[None] | None = None
         self.refused: str | None = None  # why the broker does not let us in or subscribe
-        self._client = paho.Client(
+        self._client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
             protocol=paho.MQTTv311,
@@ -101,30 +114,38 @@ class MqttClient:
         if address.tls:
             self._client.tls_set_context(ssl.create_default_context(cafile=ca_file or None))
         self._client.max_inflight_messages_set(1000)
-        self._client.reconnect_delay_set(*_RECONNECT_S)
         self._client.on_connect = self._on_connect
-        self._client.on_connect_fail = self._on_connect_fail
         self._client.on_disconnect = self._on_disconnect
         self._client.on_subscribe = self._on_subscribe
+        self._client.on_publish = self._on_publish
         self._client.on_message = self._on_message
+        self._client.on_socket_close = self._on_socket_close
+        # paho would write at every packet; here what one turn of the loop made goes out together.
+        self._client.on_socket_register_write = lambda *_: self._flush_soon()
 
     @property
     def healthy(self) -> bool:
-        """Connected, subscribed to everything, and the network thread is alive."""
-        thread = self._client._thread
-        return self._client.is_connected() and self._subscribed and thread is not None and thread.is_alive()
+        """Connected, subscribed to everything, and somebody looks after the connection."""
+        keeper = self._keeper
+        return self._client.is_connected() and self._subscribed and keeper is not None and not keeper.done()
 
     def start(self) -> None:
         """Connect in the background, and again whenever the connection is lost."""
-        self._loop = asyncio.get_running_loop()
         self._subscribed = not self._topics
         self._client.connect_async(self._address.host, self._address.port, keepalive=_KEEPALIVE_S)
-        self._client.loop_start()
+        self._keeper = asyncio.create_task(self._keep_connected(), name="mqtt")
 
     async def stop(self) -> None:
         """Disconnect; what was not acknowledged waits at the broker."""
-        self._client.disconnect()
-        await asyncio.to_thread(self._client.loop_stop)
+        if self._keeper is not None:
+            self._keeper.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._keeper
+        if self._client.is_connected():
+            self._client.disconnect()
+            self._flush()
+        self._stop_watching()
+        self._client._sock_close()
 
     # --- receiving ---------------------------------------------------------------------------------------------------
 
@@ -132,13 +153,11 @@ class MqttClient:
         """Whatever has arrived, at least one."""
         while not self._inbox:
             self._arrived.clear()
-            with self._wake_lock:
-                self._woken = False
-            if not self._inbox:
-                await self._arrived.wait()
-        taken: list[Received] = []
-        while self._inbox and len(taken) < at_most:
-            taken.append(self._inbox.popleft())
+            await self._arrived.wait()
+        inbox = self._inbox
+        taken = [inbox.popleft() for _ in range(min(len(inbox), at_most))]
+        if not self._reading and self._socket is not None and len(inbox) < _MOST_WAITING:
+            self._watch()
         return taken
 
     @property
@@ -147,9 +166,10 @@ class MqttClient:
 
     def acknowledge(self, received: Sequence[Received]) -> None:
         """PUBACK, for messages of the present connection only."""
+        ack, connection = self._client.ack, self._connection
         for one in received:
-            if one.connection == self._connection and one.qos:
-                self._client.ack(one.mid, one.qos)
+            if one.connection == connection and one.qos:
+                ack(one.mid, one.qos)
 
     def _on_message(self, _client: paho.Client, _userdata: Any, message: paho.MQTTMessage) -> None:
         try:
@@ -158,12 +178,7 @@ class MqttClient:
             topic = "(topic is not UTF-8)"
         frame = Frame(topic, bytes(message.payload), self._clock(), bool(message.retain))
         self._inbox.append(Received(frame, message.mid, message.qos, self._connection))
-        with self._wake_lock:
-            if self._woken:
-                return
-            self._woken = True
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._arrived.set)
+        self._arrived.set()
 
     # --- publishing --------------------------------------------------------------------------------------------------
 
@@ -174,11 +189,100 @@ class MqttClient:
         info = self._client.publish(topic, payload, qos=1)
         if info.rc != paho.MQTT_ERR_SUCCESS:
             raise ConnectionError("the broker did not take the message")
-        await asyncio.to_thread(info.wait_for_publish, _PUBLISH_TIMEOUT_S)
-        if not info.is_published():
-            raise TimeoutError("no PUBACK in time")
+        taken = self._published[info.mid] = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(_PUBLISH_TIMEOUT_S):
+                await taken
+        finally:
+            self._published.pop(info.mid, None)
 
-    # --- the connection, on paho's thread ----------------------------------------------------------------------------
+    def _on_publish(self, _client: paho.Client, _userdata: Any, mid: int, _reason: Any, _properties: Any) -> None:
+        taken = self._published.get(mid)
+        if taken is not None and not taken.done():
+            taken.set_result(None)
+
+    # --- the socket on the event loop --------------------------------------------------------------------------------
+
+    async def _keep_connected(self) -> None:
+        """Connect, look after keep-alive each second, and connect again with growing patience."""
+        patience, most = _RECONNECT_S
+        while True:
+            self._lost.clear()
+            try:
+                await asyncio.to_thread(self._client.reconnect)  # names, TCP and TLS may take their time
+            except (OSError, ValueError) as error:
+                log.warning("the broker does not answer", host=self._address.host, port=self._address.port,
+                            error=type(error).__name__)  # fmt: skip
+            else:
+                self._socket = self._client._sock  # type: ignore[assignment]
+                self._watch()
+                self._flush()
+                while not self._lost.is_set():
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(1.0):
+                            await self._lost.wait()
+                    self._client.loop_misc()
+                    if self._client.is_connected():
+                        patience = _RECONNECT_S[0]
+            await asyncio.sleep(patience)
+            patience = min(patience * 2, most)
+
+    def _watch(self) -> None:
+        assert self._socket is not None
+        self._reading = True
+        asyncio.get_running_loop().add_reader(self._socket.fileno(), self._readable)
+        self._readable()  # what the buffers hold already does not wake the loop
+
+    def _stop_watching(self) -> None:
+        self._reading = False
+        if self._socket is not None and (fileno := self._socket.fileno()) >= 0:
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(fileno)
+            loop.remove_writer(fileno)
+
+    def _readable(self) -> None:
+        """Read what is there, in turns with the rest of the process."""
+        socket = self._socket
+        if socket is None or not self._reading:
+            return
+        if len(self._inbox) >= _MOST_WAITING:
+            self._stop_watching()  # take() watches again
+            return
+        read = self._client.loop_read
+        for _ in range(_AT_ONCE):
+            if read() != paho.MQTT_ERR_SUCCESS or socket.dry:
+                return
+        asyncio.get_running_loop().call_soon(self._readable)
+
+    def _flush_soon(self) -> None:
+        if not self._flushing and self._socket is not None:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Write out what paho has to say, in one piece; the rest when the socket has room again."""
+        self._flushing = False
+        socket = self._socket
+        if socket is None:
+            return
+        self._client.loop_write()
+        if self._socket is None:
+            return  # lost while writing
+        loop = asyncio.get_running_loop()
+        try:
+            done = socket.flush()
+        except OSError:
+            return  # reading will find the connection gone
+        if done:
+            loop.remove_writer(socket.fileno())
+        else:
+            loop.add_writer(socket.fileno(), self._flush)
+
+    def _on_socket_close(self, _client: paho.Client, _userdata: Any, _socket: Any) -> None:
+        self._stop_watching()
+        self._socket = None
+
+    # --- the connection ----------------------------------------------------------------------------------------------
 
     def _on_connect(
         self, client: paho.Client, _userdata: Any, _flags: Any, reason: ReasonCode, _properties: Properties | None
@@ -204,10 +308,8 @@ class MqttClient:
         else:
             self._subscribed = True
 
-    def _on_connect_fail(self, *_: Any) -> None:
-        log.warning("the broker does not answer", host=self._address.host, port=self._address.port)
-
     def _on_disconnect(self, _client: paho.Client, _userdata: Any, _flags: Any, reason: ReasonCode, _p: Any) -> None:
         self._subscribed = not self._topics
+        self._lost.set()
         if reason.is_failure:
             log.warning("disconnected", reason=str(reason))

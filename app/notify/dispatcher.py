@@ -6,38 +6,38 @@ What a notice says and what follows from its result belong to the alarms: they c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from app import logs, metrics
 from app.clock import Clock
-from app.db import Sessions, transaction
+from app.db import Hands
 from app.faults import crash_at
-from app.ids import NoticeId
+from app.lanes import Away, Lane
 from app.notify import outbox
 from app.notify.channel import Channels, GiveUp, Letter, Outcome, Sent, TryAgain
 from app.notify.outbox import Claim, Result, Settled
 from app.signals import wait
 
 log = logs.get("dispatcher")
-_AT_ONCE = 200
+_AT_ONCE = 600
+_BATCH = 200  # claimed at a time: the next batch is claimed while this one is being sent
 _LOOK_AGAIN_S = 1.0
 _FULL_S = 0.002
+_AFTER_SOME_S = 0.05  # a signal comes with every new notice; this is when to ask what else is due
+_GATHER_S = 0.005  # results of one alarm come together; nobody waits for their record
 _BESIDE_OTHERS_S = 0.02  # what is due is held by another worker's transaction
 
 
 class Desk(Protocol):
     """The alarms' side of sending."""
 
-    async def compose(self, session: AsyncSession, claims: Sequence[Claim], now: datetime) -> Mapping[NoticeId, Letter]:
-        """The letters of claimed notices; one that is missing has nobody to go to any more."""
+    async def take(self, lane: Lane, *, limit: int, now: datetime) -> Sequence[tuple[Claim, Letter | None]]:
+        """Claim up to `limit` due notices with their letters; None: there is nobody to go to any more."""
         ...
 
-    async def settled(self, session: AsyncSession, settled: Sequence[Settled], now: datetime) -> None:
+    async def settled(self, session: Hands, settled: Sequence[Settled], now: datetime) -> None:
         """What follows: next channels, first-sent times, facts. In the transaction of the record."""
         ...
 
@@ -45,8 +45,10 @@ class Desk(Protocol):
 class Dispatcher:
     """One worker's sending. `run()` until cancelled; the rows tell another worker everything if it dies."""
 
-    def __init__(self, sessions: Sessions, channels: Channels, desk: Desk, clock: Clock, wake: asyncio.Event) -> None:
-        self._sessions = sessions
+    def __init__(
+        self, lanes: tuple[Lane, Lane], channels: Channels, desk: Desk, clock: Clock, wake: asyncio.Event
+    ) -> None:
+        self._taking, self._recording = lanes
         self._channels = channels
         self._desk = desk
         self._clock = clock
@@ -63,7 +65,7 @@ class Dispatcher:
                 try:
                     rest_s = await self._take()
                     self.last_look = self._clock()
-                except (SQLAlchemyError, OSError, TimeoutError) as error:
+                except Away as error:
                     log.warning("database away; looking again", error=type(error).__name__)
                     rest_s = _LOOK_AGAIN_S
                 if rest_s:
@@ -89,21 +91,20 @@ class Dispatcher:
         if self._free <= 0:
             return _FULL_S
         now = self._clock()
-        async with transaction(self._sessions) as session:
-            claims = await outbox.claim(session, limit=self._free, now=now)
-            letters = await self._desk.compose(session, claims, now) if claims else {}
-            due = await outbox.next_due(session) if len(claims) < self._free else now
-        if claims:
+        taken = await self._desk.take(self._taking, limit=min(self._free, _BATCH), now=now)
+        if taken:
             crash_at("after_claim")
-        self._free -= len(claims)
-        for claim in claims:
-            task = asyncio.create_task(self._send(claim, letters.get(claim.id)))
+        self._free -= len(taken)
+        for claim, letter in taken:
+            task = asyncio.create_task(self._send(claim, letter))
             self._sending.add(task)
             task.add_done_callback(self._sending.discard)
+        if taken:
+            return 0.0 if len(taken) == _BATCH else _AFTER_SOME_S
+        due = await outbox.next_due(self._taking)
         if due is None:
             return _LOOK_AGAIN_S
-        nothing_now = 0.0 if claims else _BESIDE_OTHERS_S
-        return min(_LOOK_AGAIN_S, max(nothing_now, (due - now).total_seconds()))
+        return min(_LOOK_AGAIN_S, max(_BESIDE_OTHERS_S, (due - now).total_seconds()))
 
     async def _send(self, claim: Claim, letter: Letter | None) -> None:
         outcome: Outcome
@@ -130,11 +131,12 @@ class Dispatcher:
         while True:
             if not batch:
                 batch = [await self._results.get()]
+                await asyncio.sleep(_GATHER_S)
             batch += self._pending_results()
             try:
                 await self._record(batch[:500])
                 batch = batch[500:]
-            except (SQLAlchemyError, OSError, TimeoutError) as error:
+            except Away as error:
                 log.warning("could not record; trying again", error=type(error).__name__)
                 await asyncio.sleep(_LOOK_AGAIN_S)
 
@@ -146,7 +148,7 @@ class Dispatcher:
             return
         crash_at("after_send_before_record")
         now = self._clock()
-        async with transaction(self._sessions) as session:
+        async with self._recording.transaction() as session:
             settled = await outbox.record(session, results, now=now)
             await self._desk.settled(session, settled, now)
         for one in settled:

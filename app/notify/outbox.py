@@ -6,12 +6,14 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.db import Hands
 from app.ids import NoticeId, new_uuid
+from app.lanes import Lane
 from app.notify.channel import GiveUp, Outcome, Sent, TryAgain
 from app.notify.vocabulary import ASKING, ChannelKind, Purpose, RecipientType
 from app.signals import Signal, signal_sql
@@ -67,21 +69,22 @@ class Settled:
     outcome: Outcome
     state: str
     created_at: datetime
+    row: Any  # what the alarm's side needs: recipient, reason, error, region, whether it was the first word
 
 
 _PLAN = sa.text(
     f"""
     WITH planned AS (
     INSERT INTO notices (id, alarm_id, purpose, round, reason, recipient_type, recipient_id, recipient_name,
-                         recipient_role, channel, channel_id, state, attempts, created_at, due_at)
+                         recipient_role, channel, channel_id, state, attempts, created_at, due_at, sent_at)
     SELECT id, alarm_id, purpose, round, reason, recipient_type, recipient_id, recipient_name, recipient_role,
-           channel, channel_id, 'pending', 0, :now, :now
+           channel, channel_id, state, 0, :now, :now, CASE state WHEN 'sent' THEN CAST(:now AS timestamptz) END
     FROM unnest(CAST(:id AS uuid[]), CAST(:alarm_id AS uuid[]), CAST(:purpose AS text[]), CAST(:round AS int[]),
                 CAST(:reason AS text[]), CAST(:recipient_type AS text[]), CAST(:recipient_id AS text[]),
                 CAST(:recipient_name AS text[]), CAST(:recipient_role AS text[]), CAST(:channel AS text[]),
-                CAST(:channel_id AS uuid[]))
+                CAST(:channel_id AS uuid[]), CAST(:state AS text[]))
          AS planned(id, alarm_id, purpose, round, reason, recipient_type, recipient_id, recipient_name,
-                    recipient_role, channel, channel_id)
+                    recipient_role, channel, channel_id, state)
     ON CONFLICT DO NOTHING
     )
     SELECT {signal_sql(Signal.OUTBOX)}
@@ -89,7 +92,7 @@ _PLAN = sa.text(
 )
 
 
-async def plan(session: AsyncSession, notices: Sequence[Planned], *, now: datetime) -> None:
+async def plan(session: Hands, notices: Sequence[Planned], *, now: datetime) -> None:
     """Write notices to send; a recipient already told in this round on this channel is not told twice."""
     if not notices:
         return
@@ -108,48 +111,67 @@ async def plan(session: AsyncSession, notices: Sequence[Planned], *, now: dateti
             "recipient_role": [n.recipient.role for n in notices],
             "channel": [n.recipient.channel.value for n in notices],
             "channel_id": [n.recipient.channel_id for n in notices],
+            # The duty desk watches the feed: the fact of this very commit tells it.
+            "state": ["sent" if n.recipient.type is RecipientType.OPERATORS else "pending" for n in notices],
         },
     )
 
 
-async def cancel_waiting(session: AsyncSession, alarm_id: UUID, purposes: frozenset[Purpose]) -> int:
+async def cancel_waiting(session: Hands, alarm_id: UUID, purposes: frozenset[Purpose]) -> int:
     """Notices of these purposes that did not go out yet are no longer needed. Returns how many."""
     done = await session.execute(
         sa.text(
             "UPDATE notices SET state = 'cancelled' WHERE alarm_id = :alarm_id AND state = 'pending' "
-            "AND purpose = ANY(CAST(:purposes AS text[]))"
+            "AND purpose = ANY(CAST(:purposes AS text[])) RETURNING id"
         ),
         {"alarm_id": alarm_id, "purposes": [p.value for p in purposes]},
     )
-    return int(done.rowcount)  # type: ignore[attr-defined]
+    return len(done.all())
 
 
 # A worker that died leaves «sending» behind; after its lease anybody may take it: at least once, with the same id.
 # ARRAY(…) is evaluated once; the planner may run `IN (SELECT … LIMIT)` again for every row of the outbox.
-_CLAIM = sa.text(
-    """
+_CLAIM = """
     UPDATE notices SET state = 'sending', attempts = attempts + 1, due_at = :lease_until
     WHERE id = ANY(ARRAY(SELECT id FROM notices WHERE state IN ('pending', 'sending') AND due_at <= :now
                          ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED))
-    RETURNING id, alarm_id, attempts, channel, purpose
-    """
-)
+    RETURNING *
+"""
 
 
-async def claim(session: AsyncSession, *, limit: int, now: datetime) -> list[Claim]:
-    """Take up to `limit` due notices for this worker alone, for the length of a lease."""
-    rows = await session.execute(_CLAIM, {"now": now, "lease_until": now + LEASE, "limit": limit})
-    return [Claim(NoticeId(r.id), r.alarm_id, r.attempts, ChannelKind(r.channel), Purpose(r.purpose)) for r in rows]
+def claiming(reading: str) -> sa.TextClause:
+    """A statement that takes up to `:limit` due notices for one worker alone until `:lease_until`, and reads with
+    `reading` (a SELECT from `claimed`) what a letter needs: one way to the database and back."""
+    return sa.text(f"WITH claimed AS ({_CLAIM}) {reading}")
 
 
-async def next_due(session: AsyncSession) -> datetime | None:
-    """When the next notice waits to be taken."""
-    moment: datetime | None = await session.scalar(
-        sa.text("SELECT min(due_at) FROM notices WHERE state IN ('pending', 'sending')")
+def lease(now: datetime, limit: int) -> dict[str, object]:
+    """The parameters of a claim."""
+    return {"now": now, "lease_until": now + LEASE, "limit": limit}
+
+
+def claim_of(row: Any) -> Claim:
+    """The claim of a row of `claimed`."""
+    return Claim(
+        NoticeId(row["notice_id"]),
+        row["alarm_id"],
+        row["attempts"],
+        ChannelKind(row["channel"]),
+        Purpose(row["purpose"]),
     )
+
+
+_NEXT_DUE = sa.text("SELECT min(due_at) AS due_at FROM notices WHERE state IN ('pending', 'sending')")
+
+
+async def next_due(lane: Lane) -> datetime | None:
+    """When the next notice waits to be taken."""
+    moment: datetime | None = (await lane.at_once(_NEXT_DUE, {})).first().due_at
     return moment
 
 
+# Rows are found one by one by their id (a lateral look-up, then its place): the planner, left to join, once compared
+# every result with every notice. A row that another worker changed meanwhile is passed over, as it must be.
 # The fence (`attempts`) keeps a worker whose lease ran out from writing over its successor. A notice that asks somebody
 # to come is not tried again once the alarm was answered.
 _RECORD = sa.text(
@@ -159,16 +181,19 @@ _RECORD = sa.text(
                      THEN 'cancelled' ELSE r.state END,
         due_at = r.due_at, sent_at = r.sent_at, provider_id = r.provider_id, error = r.error
     FROM unnest(CAST(:id AS uuid[]), CAST(:attempt AS int[]), CAST(:state AS text[]), CAST(:due_at AS timestamptz[]),
-                CAST(:sent_at AS timestamptz[]), CAST(:provider_id AS text[]), CAST(:error AS text[]))
-         AS r(id, attempt, state, due_at, sent_at, provider_id, error),
-         alarms a
-    WHERE n.id = r.id AND n.attempts = r.attempt AND n.state = 'sending' AND a.id = n.alarm_id
-    RETURNING n.id, n.state, n.created_at
+                CAST(:sent_at AS timestamptz[]), CAST(:provider_id AS text[]), CAST(:error AS text[]),
+                CAST(:alarm_id AS uuid[]))
+         AS r(id, attempt, state, due_at, sent_at, provider_id, error, alarm_id)
+    CROSS JOIN LATERAL (SELECT * FROM alarms WHERE id = r.alarm_id LIMIT 1) a
+    CROSS JOIN LATERAL (SELECT ctid, attempts, state FROM notices WHERE id = r.id LIMIT 1) found
+    WHERE n.ctid = found.ctid AND found.attempts = r.attempt AND found.state = 'sending'
+    RETURNING n.id, n.state, n.created_at, n.recipient_type, n.recipient_name, n.recipient_role, n.reason, n.error,
+              a.region_code, a.first_sent_at IS NULL AS untold, a.unreachable_since IS NOT NULL AS was_unreachable
     """
 )
 
 
-async def record(session: AsyncSession, results: Sequence[Result], *, now: datetime) -> list[Settled]:
+async def record(session: Hands, results: Sequence[Result], *, now: datetime) -> list[Settled]:
     """Write what became of claimed notices."""
     columns = [_as_row(result, now) for result in sorted(results, key=lambda r: r.claim.id)]
     state, due_at, sent_at, provider_id, error = (list(column) for column in zip(*columns, strict=True))
@@ -177,6 +202,7 @@ async def record(session: AsyncSession, results: Sequence[Result], *, now: datet
         _RECORD,
         {
             "id": [r.claim.id for r in ordered],
+            "alarm_id": [r.claim.alarm_id for r in ordered],
             "attempt": [r.claim.attempt for r in ordered],
             "state": state,
             "due_at": due_at,
@@ -188,8 +214,8 @@ async def record(session: AsyncSession, results: Sequence[Result], *, now: datet
     )
     by_id = {r.claim.id: r for r in ordered}
     return [
-        Settled(by_id[NoticeId(row.id)].claim, by_id[NoticeId(row.id)].outcome, row.state, row.created_at)
-        for row in rows
+        Settled(by_id[row["id"]].claim, by_id[row["id"]].outcome, row["state"], row["created_at"], row)
+        for row in rows.mappings()
     ]
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import functools
-from datetime import UTC
+import hmac
 
 import msgspec
-from standardwebhooks import Webhook as Signer
-from standardwebhooks.webhooks import EmptyWebhookSecretError
 from yarl import URL
 
 from app.notify.channel import GiveUp, Letter, Outcome
@@ -42,10 +41,10 @@ class Webhook:
         }
         if letter.secret is not None:
             try:
-                signer = _signer(letter.secret)
-            except (ValueError, EmptyWebhookSecretError):
+                key = _key(letter.secret)
+            except ValueError:
                 return GiveUp("the signing secret is not whsec_ and base64")
-            headers["webhook-signature"] = signer.sign(message_id, letter.composed_at.astimezone(UTC), body.decode())
+            headers["webhook-signature"] = _signature(key, message_id, headers["webhook-timestamp"], body)
         answer = await self._http.post(_url(letter.address), body, headers)
         return by_status(answer) if isinstance(answer, Answer) else answer
 
@@ -54,8 +53,19 @@ class Webhook:
 
 
 @functools.lru_cache(maxsize=1024)
-def _signer(secret: str) -> Signer:
-    return Signer(secret)
+def _key(secret: str) -> bytes:
+    """The bytes of `whsec_…`. Raises ValueError when it is none."""
+    key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+    if not key:
+        raise ValueError("empty")
+    return key
+
+
+def _signature(key: bytes, message_id: str, timestamp: str, body: bytes) -> str:
+    """Standard Webhooks, version 1. The library does the same with four times the work, at every alarm; the tests verify
+    with the library."""
+    signed = hmac.digest(key, b"%b.%b.%b" % (message_id.encode(), timestamp.encode(), body), "sha256")
+    return "v1," + base64.b64encode(signed).decode()
 
 
 @functools.lru_cache(maxsize=1024)
