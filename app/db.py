@@ -52,9 +52,10 @@ def sessions(engine: AsyncEngine) -> Sessions:
 LastAct = Callable[[AsyncSession], Awaitable[None]]
 
 
-def before_commit(session: AsyncSession, act: LastAct) -> None:
-    """Do `act` once at the end of this session's transaction, however often it is asked for."""
-    acts: list[LastAct] = session.info.setdefault("before_commit", [])
+def before_commit(session: AsyncSession, act: LastAct, *, early: bool = False) -> None:
+    """Do `act` once at the end of this session's transaction, however often it is asked for. `early` ones go first: acts
+    take locks that are held until the commit, and all transactions take them in the same order."""
+    acts: list[LastAct] = session.info.setdefault("before_commit_early" if early else "before_commit", [])
     if act not in acts:
         acts.append(act)
 
@@ -64,8 +65,9 @@ async def transaction(maker: Sessions) -> AsyncIterator[AsyncSession]:
     """One unit of work: committed at the end, rolled back on any exception."""
     async with maker() as session, session.begin():
         yield session
-        for act in session.info.pop("before_commit", []):
-            await act(session)
+        for name in ("before_commit_early", "before_commit"):
+            for act in session.info.pop(name, []):
+                await act(session)
 
 
 # --- column helpers ------------------------------------------------------------------------------------------------

@@ -17,7 +17,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app import logs, readiness, words
 from app.access import accounts
+from app.access.accounts import Access
+from app.access.guard import Hasher
 from app.access.sealing import Sealer
+from app.access.tokens import Tokens
 from app.alarms.desk import AlarmDesk
 from app.alarms.links import Links
 from app.alarms.views import Shapes
@@ -86,6 +89,16 @@ class Embedded:
             self.postgres.stop()
 
 
+def access(settings: Settings, token_key: bytes) -> Access:
+    """What accounts and credentials need: keys made from TOKEN_KEY, and how long tokens live."""
+    tokens = Tokens(
+        token_key,
+        access_life=timedelta(seconds=settings.access_token_seconds),
+        refresh_life=timedelta(days=settings.refresh_token_days),
+    )
+    return Access(tokens, Hasher(token_key))
+
+
 @dataclass
 class Server:
     """One process of the product. `lifespan()` starts its loops; each loop is watched."""
@@ -118,12 +131,14 @@ class Server:
             sessions=self.sessions,
             clock=self.clock,
             tz=self.settings.tz,
-            token_key=keys.token,
             sealer=sealer,
             shapes=shapes,
             links=links,
             channels=self.channels,
             feed=self.feed,
+            access=access(self.settings, keys.token),
+            proxies=self.settings.proxies,
+            secure_cookies=self.settings.base_url.startswith("https://"),
         )
         self.process = f"{socket.gethostname()[:60]}:{os.getpid()}"
         return application.build(
@@ -302,7 +317,7 @@ def serve(settings: Settings, roles: Collection[str], *, embedded: Embedded | No
         config = uvicorn.Config(
             server.build(), host=settings.http_host, port=settings.http_port, loop="uvloop", http="httptools",
             log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=5,
-            timeout_keep_alive=30,
+            timeout_keep_alive=30, proxy_headers=False,  # app/api/origin.py reads them, from whom the settings trust
         )  # fmt: skip
         _Uvicorn(config, server.feed).run()
     finally:
