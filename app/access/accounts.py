@@ -23,7 +23,7 @@ from app.db import Sessions, transaction
 from app.errors import Conflict, InvalidInput, NotFound, VersionMismatch
 from app.ids import VisitorId, new_uuid
 
-_PATIENCE_S = 3.0  # how long a try waits for those beside it to be decided
+_PATIENCE_S = 10.0  # how long a try waits for those beside it to be decided
 _LOOK_AGAIN_S = 0.1
 
 

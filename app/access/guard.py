@@ -23,7 +23,7 @@ WINDOW = timedelta(minutes=5)
 TRIES_OF_ONE = 10  # one account from one address, or from one known device
 TRIES_OF_AN_ADDRESS = 100  # all accounts together, from one address that they do not know
 TRIES_BY_STRANGERS = 30  # one account, from all addresses that it does not know
-_BEING_CHECKED = timedelta(seconds=10)  # longer than a check takes: its process has died
+_BEING_CHECKED = timedelta(seconds=30)  # longer than a check takes: its process has died
 PLACE_LIFE = timedelta(days=90)
 
 
