@@ -34,6 +34,7 @@ from app.devices.mqtt import MqttClient
 from app.embedded.broker import EmbeddedBroker
 from app.embedded.ownership import free_slot
 from app.embedded.postgres import EmbeddedPostgres
+from app.errors import InvalidInput
 from app.feed import Feed
 from app.ingest import Ingest
 from app.notify import channels as channel_files
@@ -41,7 +42,7 @@ from app.notify.channel import Channels
 from app.notify.channels.device import DeviceChannel
 from app.notify.dispatcher import Dispatcher
 from app.readiness import Finding
-from app.settings import Settings, kept_secret, load_keys
+from app.settings import Settings, SettingsError, kept_secret, load_keys
 from app.signals import Signal, Signals
 from app.ticks import Ticks
 
@@ -107,7 +108,6 @@ class Server:
     embedded: Embedded
     roles: Collection[str]
     clock: Clock = system_clock
-    announce: Callable[[str], None] = print
     loops: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     mqtt: MqttClient | None = None
     ingest: Ingest | None = None
@@ -155,7 +155,6 @@ class Server:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.engine.dispose)
             stack.push_async_callback(self.channels.close)
-            await self._first_administrator()
             await self._forget_the_dead()
             self._loop("signals", self.signals.run)
             if "api" in self.roles:
@@ -202,15 +201,6 @@ class Server:
         slot, ownership = free_slot(self.settings.data_dir, kind)
         stack.callback(ownership.release)
         return f"shouwang-{own}-{kind}-{slot}"
-
-    async def _first_administrator(self) -> None:
-        wanted = self.settings.admin_password.get_secret_value()
-        async with transaction(self.sessions) as session:
-            password = await accounts.first_administrator(
-                session, username=self.settings.admin_username, password=wanted, now=self.clock()
-            )
-        if password and not wanted:
-            self.announce(f"First administrator: {self.settings.admin_username}  password: {password}  (shown once)")
 
     async def _forget_the_dead(self) -> None:
         """Processes of this machine that were killed left their heartbeat behind: this one stands for them."""
@@ -294,6 +284,23 @@ def _runs(pid: int) -> bool:
     return True
 
 
+async def _first_administrator(settings: Settings, url: str, *, now: datetime) -> None:
+    """Where there is no account yet, make the administrator. Raises `SettingsError` when the password set is no good."""
+    wanted = settings.admin_password.get_secret_value()
+    engine = connect(url, pool=2)
+    try:
+        async with transaction(sessions(engine)) as session:
+            password = await accounts.first_administrator(
+                session, username=settings.admin_username, password=wanted, now=now
+            )
+    except InvalidInput as error:
+        raise SettingsError(f"SHOUWANG_ADMIN_PASSWORD: {error.detail}") from None
+    finally:
+        await engine.dispose()
+    if password and not wanted:
+        print(f"First administrator: {settings.admin_username}  password: {password}  (shown once)", flush=True)  # noqa: T201
+
+
 class _Uvicorn(uvicorn.Server):
     """uvicorn waits for open responses at a shutdown: the streams are told to end first."""
 
@@ -313,6 +320,7 @@ def serve(settings: Settings, roles: Collection[str], *, embedded: Embedded | No
     running.start()
     try:
         migrate(running.database_url)
+        asyncio.run(_first_administrator(settings, running.database_url, now=system_clock()))
         server = Server(settings, running, roles)
         config = uvicorn.Config(
             server.build(), host=settings.http_host, port=settings.http_port, loop="uvloop", http="httptools",

@@ -142,7 +142,9 @@ class Live:
         self.admin = self.log_in("admin", PASSWORD)
 
     def log_in(self, username: str, password: str) -> Api:
-        answer = self.anonymous.post("/auth/token", data={"username": username, "password": password})
+        # From an office of their own: stories in which somebody guesses passwords do not slow the others down.
+        office, form = {"X-Forwarded-For": "192.0.2.1"}, {"username": username, "password": password}
+        answer = self.anonymous.post("/auth/token", data=form, headers=office)
         assert answer.status_code == 200, answer.text
         return Api(self.base, answer.json()["access_token"])
 

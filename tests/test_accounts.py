@@ -33,6 +33,7 @@ from app.api.origin import client_address
 from app.api.users import UserIn
 from app.db import transaction
 from app.errors import InvalidInput
+from simulator.api import Api as Simulator
 from tests.world import ADMIN, START, TOKEN_KEY, World
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["tests.live", "tests.pair"]
 pytestmark = pytest.mark.xdist_group("live")
+PASSWORD = "correct-horse-1"
 GOOD = "three-words-nobody-joins"
 OTHER = "four-words-that-nobody-joins"
 WRONG = "not-the-password-at-all"
@@ -237,6 +239,19 @@ def test_an_access_token_runs_out(pair: Pair) -> None:
     assert api.get("/me").status_code == 200
     time.sleep(6.5)
     refused(api.get("/me"), 401, "expired")
+
+
+async def test_the_simulators_session_outlives_its_tokens(pair: Pair) -> None:
+    """Ten calls at once after the end of the token: one renews for all, and the log-in is not taken for a stolen one."""
+    async with Simulator(pair.second.base, "admin", PASSWORD) as api:
+        for _ in range(2):
+            await asyncio.sleep(6.5)
+            found = await asyncio.gather(*(api.get("/me") for _ in range(10)))
+            assert {me["username"] for me in found} == {"admin"}
+        await asyncio.sleep(6.5)
+        async with api.feed() as items:
+            assert (await anext(aiter(items))).type == "begins"
+    assert await pair.rows("SELECT 1 FROM audit_log WHERE action = 'login.refresh_reused'") == []
 
 
 # --- who may give what -----------------------------------------------------------------------------------------------

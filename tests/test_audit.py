@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import random
@@ -14,17 +15,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import asyncpg
 import pytest
 import sqlalchemy as sa
+from alembic import command
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
 from app.access import audit
 from app.access.audit import Broken, Head
 from app.access.principal import Origin, Principal
 from app.access.vocabulary import Role
-from app.db import transaction
+from app.db import _alembic, transaction
+from app.embedded.postgres import EmbeddedPostgres
 from tests.test_accounts import GOOD, OTHER, WRONG, account, log_in, refresh, refused
-from tests.world import ADMIN, START, World
+from tests.world import ADMIN, DATA_KEY, START, TOKEN_KEY, World
 
 if TYPE_CHECKING:
     from tests.live import Live
@@ -427,21 +432,62 @@ def test_changes_show_plain_fields_and_hide_the_others() -> None:
     }  # fmt: skip
 
 
+async def test_a_log_from_before_the_chain_is_chained_by_the_migration(postgres: EmbeddedPostgres) -> None:
+    """With the gaps that rolled back requests left in its numbers; and back again."""
+    name = f"before_{os.getpid()}"
+    maker = await asyncpg.connect(host=make_url(postgres.url()).query["host"], user="postgres", database="postgres")
+    await maker.execute(f"CREATE DATABASE {name}")
+    world = World(postgres.url(name))
+    config = _alembic(world.url)
+    try:
+        await asyncio.to_thread(command.upgrade, config, "0001")
+        for number in (2, 3, 7):
+            await world.do(
+                "INSERT INTO audit_log (id, at, actor, action, subject_type, subject_id, detail) OVERRIDING SYSTEM VALUE "
+                "VALUES (:id, now(), '{\"type\": \"user\"}', 'old.deed', 'elder', 'x', '{\"a\": 1}')",
+                id=number,
+            )
+        await world.do(
+            "INSERT INTO users (id, username, password_hash, role, region_code, active, created_at, version) "
+            "VALUES (gen_random_uuid(), 'v', 'x', 'visitor', '', true, now(), 1)"
+        )
+        await asyncio.to_thread(command.upgrade, config, "0002")
+        head = await verdict(world)
+        assert isinstance(head, Head)
+        assert head.rows == 3
+        assert await world.value("SELECT active FROM users WHERE username = 'v'") is False
+        await write(world, 1)
+        assert isinstance(await verdict(world, head), Head)
+        await asyncio.to_thread(command.downgrade, config, "0001")
+        assert await world.value("SELECT count(*) FROM audit_log") == 4
+    finally:
+        await world.close()
+        await maker.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await maker.close()
+
+
 # --- the command line ------------------------------------------------------------------------------------------------
 
 
-def shouwang(world: World, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+KEYS = {
+    "SHOUWANG_DATA_KEY": base64.b64encode(DATA_KEY).decode(), "SHOUWANG_TOKEN_KEY": base64.b64encode(TOKEN_KEY).decode(),
+}  # fmt: skip
+
+
+def shouwang(world: World, *arguments: str, stdin: str = "", **settings: str) -> subprocess.CompletedProcess[str]:
     environment = {n: v for n, v in os.environ.items() if not n.startswith("SHOUWANG_")}
-    environment |= {"SHOUWANG_DATABASE_URL": world.url, "SHOUWANG_MQTT_URL": "mqtt://127.0.0.1:1"}
-    command = str(Path(sys.executable).with_name("shouwang"))
+    environment |= {"SHOUWANG_DATABASE_URL": world.url, "SHOUWANG_MQTT_URL": "mqtt://127.0.0.1:1"} | settings
+    script = str(Path(sys.executable).with_name("shouwang"))
     return subprocess.run(
-        [command, *arguments], env=environment, input=stdin, capture_output=True, text=True, timeout=60, check=False
+        [script, *arguments], env=environment, input=stdin, capture_output=True, text=True, timeout=60, check=False
     )
 
 
-async def run(world: World, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+async def run(world: World, *arguments: str, stdin: str = "", **settings: str) -> subprocess.CompletedProcess[str]:
     with ThreadPoolExecutor(1) as pool:
-        return await asyncio.get_running_loop().run_in_executor(pool, lambda: shouwang(world, *arguments, stdin=stdin))
+        return await asyncio.get_running_loop().run_in_executor(
+            pool, lambda: shouwang(world, *arguments, stdin=stdin, **settings)
+        )
 
 
 async def test_verify_audit_prints_the_head_or_the_row_and_exits_with_1(world: World) -> None:
@@ -488,3 +534,14 @@ async def test_create_user_takes_the_password_from_standard_input_and_is_audited
     changed = await run(world, "set-password", "auditor-1", stdin=OTHER + "\n")
     assert changed.returncode == 0, changed.stderr
     assert await world.value("SELECT token_generation FROM users WHERE username = 'auditor-1'") == 1
+
+
+async def test_a_guessable_password_of_the_first_administrator_is_a_refusal_that_names_the_setting(
+    world: World,
+) -> None:
+    told = await run(world, "serve", "--roles", "api", SHOUWANG_ADMIN_PASSWORD="password123", **KEYS)
+    assert told.returncode == 1
+    assert told.stderr.startswith("shouwang: SHOUWANG_ADMIN_PASSWORD: ")
+    assert "guessed first" in told.stderr
+    assert "password123" not in told.stderr
+    assert await world.value("SELECT count(*) FROM users") == 0
