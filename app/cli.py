@@ -7,6 +7,7 @@ import getpass
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
+from uuid import UUID
 
 import typer
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -14,12 +15,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app import demo as demo_run
 from app import main as server
 from app import readiness
-from app.access import accounts
+from app.access import accounts, audit
 from app.access.vocabulary import Role
 from app.clock import system_clock
 from app.db import connect, sessions, transaction
 from app.db import migrate as migrate_schema
-from app.errors import ShouwangError
+from app.elders.tables import Visitor
+from app.errors import InvalidInput, NotFound, ShouwangError
+from app.ids import VisitorId
 from app.settings import Settings, SettingsError, load, load_keys, new_key
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, help="Shouwang 守望: alarms and visiting care.")
@@ -53,23 +56,89 @@ def create_user(
     region: Annotated[
         str, typer.Option(help="A scope: 370302 district, 370302001 town, 370302001001 village.")
     ] = "370302",
+    visitor: Annotated[UUID | None, typer.Option(help="Whose account it is: needed for the role visitor.")] = None,
 ) -> None:
-    """Make an account; the password is asked for, or read from standard input."""
-    password = getpass.getpass("Password: ") if sys.stdin.isatty() else sys.stdin.readline().strip()
+    """Make an account. The password is asked for twice; without a terminal it is one line of standard input. It is never
+    an argument: those are shown to everybody on the machine."""
+    password = _password()
 
     async def make(session: AsyncSession) -> None:
-        await accounts.create(
+        now = system_clock()
+        if visitor is not None and await session.get(Visitor, visitor) is None:
+            raise InvalidInput("no such visitor; GET /api/v1/visitors lists their ids", field="visitor")
+        user = await accounts.create(
             session,
             username=username,
             password=password,
             role=role,
             region_code=region,
-            visitor_id=None,
-            now=system_clock(),
+            visitor_id=VisitorId(visitor) if visitor else None,
+            now=now,
         )
+        audit.write(
+            session, audit.console("shouwang create-user"), action="user.created", subject_type="user",
+            subject_id=user.id, now=now, region_code=user.region_code, username=user.username, role=user.role.value,
+            scope=user.region_code, visitor_id=user.visitor_id,
+        )  # fmt: skip
 
     _with_database(_settings(), make)
     print(f"Account {username} ({role.value}, {region}) made.")
+
+
+@cli.command("set-password")
+def set_password(username: str) -> None:
+    """Give an account a new password and end its log-ins: the way back in for the last administrator."""
+    password = _password()
+
+    async def change(session: AsyncSession) -> None:
+        now = system_clock()
+        user = await accounts.by_name(session, username)
+        if user is None:
+            raise NotFound("no account of this username")
+        await accounts.set_password(session, user, password)
+        audit.write(
+            session, audit.console("shouwang set-password"), action="user.password_reset", subject_type="user",
+            subject_id=user.id, now=now, region_code=user.region_code, changes={"password": "changed"},
+        )  # fmt: skip
+
+    _with_database(_settings(), change)
+    print(f"Account {username} has a new password; its log-ins have ended.")
+
+
+@cli.command("verify-audit")
+def verify_audit(
+    head: Annotated[
+        list[str] | None,
+        typer.Option(help="A head that was noted before (`1234:…`): is everything up to it still as it was?"),
+    ] = None,
+) -> None:
+    """Walk the audit log's chain. Exit code 1 and the row's number when one was removed, altered, inserted or cut off."""
+    try:
+        noted = [audit.Head.read(text) for text in head or []]
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--head") from None
+    found: list[audit.Head | audit.Broken] = []
+
+    async def walk(session: AsyncSession) -> None:
+        found.append(await audit.verify(session, noted=noted))
+
+    _with_database(_settings(), walk, migrate_first=False)
+    result = found[0]
+    if isinstance(result, audit.Broken):
+        print(f"BROKEN at row {result.row}: {result.because}")
+        raise typer.Exit(1)
+    print(f"The audit log is whole: {result.rows} rows.")
+    print(f"head {result}")
+    print("Note the head somewhere outside this machine, and give it to --head the next time.")
+
+
+def _password() -> str:
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().strip()
+    password = getpass.getpass("Password: ")
+    if getpass.getpass("Again: ") != password:
+        raise InvalidInput("the two passwords differ", field="password")
+    return password.strip()
 
 
 @cli.command()

@@ -62,9 +62,10 @@ class Hands(Protocol):
 LastAct = Callable[[Hands], Awaitable[None]]
 
 
-def before_commit(session: Hands, act: LastAct) -> None:
-    """Do `act` once at the end of this session's transaction, however often it is asked for."""
-    acts: list[LastAct] = session.info.setdefault("before_commit", [])
+def before_commit(session: Hands, act: LastAct, *, early: bool = False) -> None:
+    """Do `act` once at the end of this session's transaction, however often it is asked for. `early` ones go first: acts
+    take locks that are held until the commit, and all transactions take them in the same order."""
+    acts: list[LastAct] = session.info.setdefault("before_commit_early" if early else "before_commit", [])
     if act not in acts:
         acts.append(act)
 
@@ -74,7 +75,13 @@ async def transaction(maker: Sessions) -> AsyncIterator[AsyncSession]:
     """One unit of work: committed at the end, rolled back on any exception."""
     async with maker() as session, session.begin():
         yield session
-        for act in session.info.pop("before_commit", []):
+        await last_acts(session)
+
+
+async def last_acts(session: Hands) -> None:
+    """Do what was left for the end of the transaction."""
+    for name in ("before_commit_early", "before_commit"):
+        for act in session.info.pop(name, []):
             await act(session)
 
 

@@ -81,14 +81,20 @@ def _beside(settings: Settings, console: Console) -> None:
 
 async def _watch(base: str, settings: Settings, password: str, console: Console) -> None:
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=2)) as http:
-        token = await _log_in(http, base, settings.admin_username, password)
-        _introduce(console, base, settings, password)
-        headers = {"Authorization": f"Bearer {token}", "Last-Event-ID": ""}
-        async with http.get(f"{base}/api/v1/alarms/stream", headers=headers) as stream:
-            _children.append(_simulator(base, settings, password))
-            async for line in stream.content:
-                if line.startswith(b"data:"):
-                    _show(console, json.loads(line[5:]))
+        last = ""
+        while True:  # the stream ends with its token: log in again and go on after the last event
+            token = await _log_in(http, base, settings.admin_username, password)
+            if not last:
+                _introduce(console, base, settings, password)
+            headers = {"Authorization": f"Bearer {token}", "Last-Event-ID": last}
+            async with http.get(f"{base}/api/v1/alarms/stream", headers=headers) as stream:
+                if not _children:
+                    _children.append(_simulator(base, settings, password))
+                async for line in stream.content:
+                    if line.startswith(b"id:"):
+                        last = line[3:].strip().decode()
+                    elif line.startswith(b"data:"):
+                        _show(console, json.loads(line[5:]))
 
 
 async def _log_in(http: aiohttp.ClientSession, base: str, username: str, password: str) -> str:

@@ -7,7 +7,7 @@ commit, so no number below one that was read can appear later.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
@@ -16,13 +16,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app import logs
 from app.alarms.views import COLUMNS, Shapes
-from app.clock import Clock
+from app.clock import Clock, monotonic
 from app.db import Sessions
 from app.signals import wait
 
 log = logs.get("feed")
 _PAGE = 200
 _LOOK_AGAIN_S = 2.0
+_ASK_AGAIN_S = 1.0
+StillMay = Callable[[], Awaitable[bool]]
 
 _NEWEST = sa.text("SELECT coalesce(max(seq), 0) FROM feed_events")
 _FACTS = sa.text(
@@ -64,20 +66,31 @@ class Feed:
         async with self._sessions() as session:
             return int(await session.scalar(_NEWEST) or 0)
 
-    async def watch(self, *, after: int, scope: str) -> AsyncIterator[tuple[int, str, dict[str, Any]]]:
-        """Facts after number `after` whose region begins with `scope`: (seq, type, data), until the server stops."""
+    async def watch(
+        self, *, after: int, scope: str, still_may: StillMay
+    ) -> AsyncIterator[tuple[int, str, dict[str, Any]]]:
+        """Facts after number `after` whose region begins with `scope`: (seq, type, data), until the server stops or
+        `still_may`, asked every second or two and before a fact is given, says that the watcher may no longer."""
+        asked = -_ASK_AGAIN_S
         while not self._closed:
             try:
+                if monotonic() - asked >= _ASK_AGAIN_S:
+                    if not await still_may():
+                        return
+                    asked = monotonic()
                 page = await self._read(after, scope)
             except (SQLAlchemyError, OSError, TimeoutError) as error:
                 log.warning("cannot read the feed; trying again", error=type(error).__name__)
                 await asyncio.sleep(_LOOK_AGAIN_S)
                 continue
-            for seq, type_, data in page:
+            for place, (seq, type_, data) in enumerate(page):
+                if place and monotonic() - asked >= _ASK_AGAIN_S:
+                    break  # a slow reader: ask, and read again from here
                 after = seq
                 yield seq, type_, data
-            if len(page) < _PAGE:
-                await self._wait()
+            else:
+                if len(page) < _PAGE:
+                    await self._wait()
 
     async def _wait(self) -> None:
         try:

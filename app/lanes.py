@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as AsyncpgDialect
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.db import SERVER_SETTINGS, driver_arguments
+from app.db import SERVER_SETTINGS, driver_arguments, last_acts
 
 # The database is away, or comes back: the statement may be tried again.
 Away = (
@@ -86,8 +86,7 @@ class Lane:
         async with connection.transaction():
             hands = LaneTransaction(connection)
             yield hands
-            for act in hands.info.pop("before_commit", ()):
-                await act(hands)
+            await last_acts(hands)
 
     async def at_once(self, statement: sa.TextClause, params: Mapping[str, Any]) -> Rows:
         """One statement that is its own transaction: committed when this returns."""

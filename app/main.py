@@ -18,7 +18,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app import logs, readiness, words
 from app.access import accounts
+from app.access.accounts import Access
+from app.access.guard import Hasher
 from app.access.sealing import Sealer
+from app.access.tokens import Tokens
 from app.alarms.desk import AlarmDesk
 from app.alarms.links import Links
 from app.alarms.views import Shapes
@@ -32,6 +35,7 @@ from app.devices.mqtt import MqttClient
 from app.embedded.broker import EmbeddedBroker
 from app.embedded.ownership import free_slot
 from app.embedded.postgres import EmbeddedPostgres
+from app.errors import InvalidInput
 from app.feed import Feed
 from app.ingest import Ingest
 from app.lanes import Lane
@@ -40,7 +44,7 @@ from app.notify.channel import Channels
 from app.notify.channels.device import DeviceChannel
 from app.notify.dispatcher import Dispatcher
 from app.readiness import Finding
-from app.settings import Settings, kept_secret, load_keys
+from app.settings import Settings, SettingsError, kept_secret, load_keys
 from app.signals import Signal, Signals
 from app.ticks import Ticks
 
@@ -88,6 +92,16 @@ class Embedded:
             self.postgres.stop()
 
 
+def access(settings: Settings, token_key: bytes) -> Access:
+    """What accounts and credentials need: keys made from TOKEN_KEY, and how long tokens live."""
+    tokens = Tokens(
+        token_key,
+        access_life=timedelta(seconds=settings.access_token_seconds),
+        refresh_life=timedelta(days=settings.refresh_token_days),
+    )
+    return Access(tokens, Hasher(token_key))
+
+
 @dataclass
 class Server:
     """One process of the product. `lifespan()` starts its loops; each loop is watched."""
@@ -96,7 +110,6 @@ class Server:
     embedded: Embedded
     roles: Collection[str]
     clock: Clock = system_clock
-    announce: Callable[[str], None] = print
     loops: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     mqtt: MqttClient | None = None
     ingest: Ingest | None = None
@@ -120,12 +133,14 @@ class Server:
             sessions=self.sessions,
             clock=self.clock,
             tz=self.settings.tz,
-            token_key=keys.token,
             sealer=sealer,
             shapes=shapes,
             links=links,
             channels=self.channels,
             feed=self.feed,
+            access=access(self.settings, keys.token),
+            proxies=self.settings.proxies,
+            secure_cookies=self.settings.base_url.startswith("https://"),
         )
         self.process = f"{socket.gethostname()[:60]}:{os.getpid()}"
         return application.build(
@@ -142,7 +157,6 @@ class Server:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.engine.dispose)
             stack.push_async_callback(self.channels.close)
-            await self._first_administrator()
             await self._forget_the_dead()
             self._loop("signals", self.signals.run)
             if "api" in self.roles:
@@ -199,15 +213,6 @@ class Server:
         slot, ownership = free_slot(self.settings.data_dir, kind)
         stack.callback(ownership.release)
         return f"shouwang-{own}-{kind}-{slot}"
-
-    async def _first_administrator(self) -> None:
-        wanted = self.settings.admin_password.get_secret_value()
-        async with transaction(self.sessions) as session:
-            password = await accounts.first_administrator(
-                session, username=self.settings.admin_username, password=wanted, now=self.clock()
-            )
-        if password and not wanted:
-            self.announce(f"First administrator: {self.settings.admin_username}  password: {password}  (shown once)")
 
     async def _forget_the_dead(self) -> None:
         """Processes of this machine that were killed left their heartbeat behind: this one stands for them."""
@@ -299,6 +304,23 @@ def _runs(pid: int) -> bool:
     return True
 
 
+async def _first_administrator(settings: Settings, url: str, *, now: datetime) -> None:
+    """Where there is no account yet, make the administrator. Raises `SettingsError` when the password set is no good."""
+    wanted = settings.admin_password.get_secret_value()
+    engine = connect(url, pool=2)
+    try:
+        async with transaction(sessions(engine)) as session:
+            password = await accounts.first_administrator(
+                session, username=settings.admin_username, password=wanted, now=now
+            )
+    except InvalidInput as error:
+        raise SettingsError(f"SHOUWANG_ADMIN_PASSWORD: {error.detail}") from None
+    finally:
+        await engine.dispose()
+    if password and not wanted:
+        print(f"First administrator: {settings.admin_username}  password: {password}  (shown once)", flush=True)  # noqa: T201
+
+
 class _Uvicorn(uvicorn.Server):
     """uvicorn waits for open responses at a shutdown: the streams are told to end first."""
 
@@ -318,11 +340,12 @@ def serve(settings: Settings, roles: Collection[str], *, embedded: Embedded | No
     running.start()
     try:
         migrate(running.database_url)
+        asyncio.run(_first_administrator(settings, running.database_url, now=system_clock()))
         server = Server(settings, running, roles)
         config = uvicorn.Config(
             server.build(), host=settings.http_host, port=settings.http_port, loop="uvloop", http="httptools",
             log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=5,
-            timeout_keep_alive=30,
+            timeout_keep_alive=30, proxy_headers=False,  # app/api/origin.py reads them, from whom the settings trust
         )  # fmt: skip
         _Uvicorn(config, server.feed).run()
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import ipaddress
 import os
 import secrets
 from pathlib import Path
@@ -16,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "SHOUWANG_"
 KEY_BYTES = 32
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class SettingsError(Exception):
@@ -45,6 +47,9 @@ class Settings(BaseSettings):
     allow_private_webhooks: bool = False
     data_key: SecretStr = SecretStr("")
     token_key: SecretStr = SecretStr("")
+    access_token_seconds: int = Field(default=900, ge=5, le=86_400)
+    refresh_token_days: int = Field(default=30, ge=1, le=365)
+    trusted_proxies: str = ""
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
 
     smtp_url: SecretStr = SecretStr("")
@@ -71,6 +76,20 @@ class Settings(BaseSettings):
         """Where people outside reach this server: the start of answer links."""
         return (self.public_url or f"http://{self.http_host}:{self.http_port}").rstrip("/")
 
+    @property
+    def proxies(self) -> tuple[Network, ...]:
+        """The addresses whose `X-Forwarded-For` is believed."""
+        return _networks(self.trusted_proxies)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _addresses(cls, value: str) -> str:
+        try:
+            _networks(value)
+        except ValueError:
+            raise ValueError("must be addresses or networks with commas between, like 10.0.0.5,172.18.0.0/16") from None
+        return value
+
     @field_validator("timezone")
     @classmethod
     def _known_zone(cls, value: str) -> str:
@@ -92,6 +111,10 @@ class Settings(BaseSettings):
         if bool(self.smtp_url.get_secret_value()) != bool(self.smtp_from):
             raise ValueError("SHOUWANG_SMTP_URL and SHOUWANG_SMTP_FROM go together")
         return self
+
+
+def _networks(text: str) -> tuple[Network, ...]:
+    return tuple(ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip())
 
 
 def load(**overrides: Any) -> Settings:

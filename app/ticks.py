@@ -10,6 +10,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import logs
+from app.access import accounts, audit
 from app.alarms.due import take_due_steps
 from app.clock import Clock
 from app.db import Sessions, transaction
@@ -52,9 +53,12 @@ class Ticks:
             return await take_due_steps(session, now=self._clock(), tz=self._tz)
 
     async def _sweep(self) -> None:
-        """Idempotent answers are kept for two days."""
+        """Idempotent answers are kept for two days; log-ins that are over are forgotten. The head of the audit log goes
+        into the server's log: a place outside the database to compare it with."""
         try:
             async with transaction(self._sessions) as session:
+                await accounts.sweep(session, now=self._clock())
+                log.info("audit head", head=str(await audit.head(session)))
                 await session.execute(
                     sa.text("DELETE FROM idempotent_answers WHERE created_at < :before"),
                     {"before": self._clock() - _KEEP_ANSWERS},

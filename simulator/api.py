@@ -45,6 +45,8 @@ class Api:
         self._username = username
         self._password = password
         self._token = ""
+        self._refresh = ""
+        self._renewing = asyncio.Lock()
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -69,12 +71,28 @@ class Api:
 
     async def log_in(self) -> None:
         """Fetch a token. Raises `SimulatorError` that says whether the address or the password is wrong."""
-        form = {"username": self._username, "password": self._password}
+        await self._fetch_tokens({"username": self._username, "password": self._password})
+
+    async def _renew(self, stale: str) -> None:
+        """After a 401: one of those who share this session renews for all. A refresh token is good once, so two at the
+        same time would end the log-in; when it is over, the password opens a new one."""
+        async with self._renewing:
+            if self._token != stale:
+                return
+            try:
+                await self._fetch_tokens({"grant_type": "refresh_token", "refresh_token": self._refresh})
+            except ApiError as error:
+                if error.status != 401:
+                    raise
+                await self.log_in()
+
+    async def _fetch_tokens(self, form: dict[str, str]) -> None:
         try:
             async with self.session.post(f"{self.url}{BASE}/auth/token", data=form) as answer:
                 if answer.status >= 400:
                     raise await _refusal("POST", f"{BASE}/auth/token", answer)
-                self._token = (await answer.json())["access_token"]
+                given = await answer.json()
+                self._token, self._refresh = given["access_token"], given["refresh_token"]
         except aiohttp.ClientError as error:
             raise SimulatorError(f"no server answers at {self.url} ({error}); is it started, is --url right?") from None
 
@@ -112,7 +130,8 @@ class Api:
     ) -> Any:
         """One call; a token that ran out is renewed once. Raises `ApiError`."""
         for attempt in (1, 2):
-            headers = {"Authorization": f"Bearer {self._token}", "Accept": "application/json"}
+            token = self._token
+            headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
             if key is not None:
                 headers["Idempotency-Key"] = key
             try:
@@ -120,7 +139,7 @@ class Api:
                     method, f"{self.url}{BASE}{path}", json=body, params=params, headers=headers
                 ) as answer:
                     if answer.status == 401 and attempt == 1:
-                        await self.log_in()
+                        await self._renew(token)
                         continue
                     if answer.status >= 400:
                         raise await _refusal(method, path, answer)
@@ -147,17 +166,24 @@ class Api:
 
     @asynccontextmanager
     async def feed(self, after: str | None = None) -> AsyncIterator[AsyncIterator[FeedItem]]:
-        """The alarm feed (SSE), from `after` on when given. Entered once the server has accepted the stream."""
-        headers = {"Authorization": f"Bearer {self._token}", "Accept": "text/event-stream"}
-        if after is not None:
-            headers["Last-Event-ID"] = after
+        """The alarm feed (SSE), from `after` on when given. Entered once the server has accepted the stream. It ends when
+        the token does: enter it again after the last id."""
         endless = aiohttp.ClientTimeout(total=None, sock_connect=10)
-        async with self.session.get(
-            f"{self.url}{BASE}/alarms/stream", headers=headers, timeout=endless, read_bufsize=2**20
-        ) as answer:
-            if answer.status >= 400:
-                raise await _refusal("GET", "/alarms/stream", answer)
-            yield _feed_items(answer)
+        for attempt in (1, 2):
+            token = self._token
+            headers = {"Authorization": f"Bearer {token}", "Accept": "text/event-stream"}
+            if after is not None:
+                headers["Last-Event-ID"] = after
+            async with self.session.get(
+                f"{self.url}{BASE}/alarms/stream", headers=headers, timeout=endless, read_bufsize=2**20
+            ) as answer:
+                if answer.status == 401 and attempt == 1:
+                    await self._renew(token)
+                    continue
+                if answer.status >= 400:
+                    raise await _refusal("GET", "/alarms/stream", answer)
+                yield _feed_items(answer)
+                return
 
 
 async def _feed_items(answer: aiohttp.ClientResponse) -> AsyncIterator[FeedItem]:

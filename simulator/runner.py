@@ -607,13 +607,16 @@ class _Feed:
 
     async def _read(self, accepted: asyncio.Future[None]) -> None:
         try:
-            async with self._api.feed(self._last) as items:
-                accepted.set_result(None)
-                async for item in items:
-                    self._last = item.id
-                    self._begun.set()
-                    if item.type.startswith("alarm."):
-                        self.items.append(item)
+            while True:  # a stream ends with its token; the next begins where it ended
+                async with self._api.feed(self._last) as items:
+                    if not accepted.done():
+                        accepted.set_result(None)
+                    async for item in items:
+                        self._last = item.id
+                        self._begun.set()
+                        if item.type.startswith("alarm."):
+                            self.items.append(item)
+                await asyncio.sleep(0.1)
         except (aiohttp.ClientError, SimulatorError) as error:
             if not accepted.done():
                 accepted.set_exception(SimulatorError(f"the feed cannot be opened: {error}"))

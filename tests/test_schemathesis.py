@@ -47,5 +47,9 @@ def test_the_server_shows_this_document(live: Live) -> None:
     phases=[Phase.explicit, Phase.generate],
 )
 def test_no_answer_that_is_not_declared(case: schemathesis.Case, live: Live) -> None:
-    token = {"Authorization": live.admin.headers["Authorization"]}
-    case.call_and_validate(base_url=live.base, checks=_CHECKS, headers=token, timeout=20)
+    # What ends log-ins gets one of its own each time; everybody else shares the administrator's, which must stay alive.
+    caller = live.user("admin", "370302") if case.path.startswith("/api/v1/me/") else live.admin
+    token = {"Authorization": caller.headers["Authorization"]}
+    answer = case.call_and_validate(base_url=live.base, checks=_CHECKS, headers=token, timeout=20)
+    if "Authorization" in answer.request.headers and case.path != "/api/v1/auth/token":  # some cases leave it out
+        assert answer.status_code != 401

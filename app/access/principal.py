@@ -2,64 +2,74 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from enum import StrEnum
-from typing import Any
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Self
 from uuid import UUID
 
-import jwt
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import col, select
 
-from app.access.tables import User
-from app.access.vocabulary import Role
-from app.errors import NotAllowed, NotLoggedIn
+from app.access.vocabulary import RIGHTS_OF, Right, Role
+from app.errors import NotAllowed
 
-TOKEN_LIFE = timedelta(hours=12)
-_ALGORITHM = "HS256"
+__all__ = ["ANYWHERE", "Origin", "Principal", "Right", "normal_scope", "within"]
 
 
-class Right(StrEnum):
-    READ = "read"
-    HANDLE_ALARMS = "handle_alarms"
-    RECORD_VISITS = "record_visits"
-    MANAGE = "manage"  # people, devices, bindings, policies, regions
-    REVEAL = "reveal"
-    ACCOUNTS = "accounts"
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a request came from, for the audit log: never for a decision about rights."""
+
+    address: str = ""
+    user_agent: str = ""
+    request_id: str = ""
 
 
-_RIGHTS: dict[Role, frozenset[Right]] = {
-    Role.ADMIN: frozenset(Right),
-    Role.SUPERVISOR: frozenset(Right) - {Right.ACCOUNTS},
-    Role.OPERATOR: frozenset({Right.READ, Right.HANDLE_ALARMS, Right.RECORD_VISITS}),
-    Role.VISITOR: frozenset({Right.READ, Right.HANDLE_ALARMS, Right.RECORD_VISITS}),
-    Role.AUDITOR: frozenset({Right.READ}),
-}
+ANYWHERE = Origin()
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """An account with its region: it sees codes that begin with `region_code`, and nothing else exists for it."""
+    """An account or an API key with its region: it sees codes that begin with `region_code`, and nothing else exists
+    for it. An account has a role, which gives its rights; a key has none, and the rights it was made with."""
 
     id: UUID
-    username: str
-    role: Role
+    username: str  # of a key: its name
+    role: Role | None
     region_code: str
     visitor_id: UUID | None
+    granted: frozenset[Right] | None = None  # of a key
+    expires_at: datetime | None = None  # of the token or key that was shown
+    login_id: UUID | None = None  # of a token: the log-in it comes from
+    origin: Origin = ANYWHERE
+
+    @property
+    def rights(self) -> frozenset[Right]:
+        if self.granted is not None:
+            return self.granted
+        return RIGHTS_OF[self.role] if self.role else frozenset()
+
+    def may(self, right: Right) -> bool:
+        return right in self.rights
 
     def must(self, right: Right) -> None:
-        """Raises `NotAllowed` when the role has no such right."""
-        if right not in _RIGHTS[self.role]:
-            raise NotAllowed(f"the role {self.role.value} has no right to {right.value.replace('_', ' ')}")
+        """Raises `NotAllowed` when the role or the key has no such right."""
+        if not self.may(right):
+            holder = f"the role {self.role.value}" if self.role else "this API key"
+            raise NotAllowed(f"{holder} has no right to {right.value}")
 
     def sees(self, region_code: str) -> bool:
         return region_code.startswith(self.region_code)
 
     def who(self) -> dict[str, Any]:
-        """How the account appears in histories."""
-        return {"type": "user", "id": str(self.id), "name": self.username}
+        """How the account or key appears in histories."""
+        return {"type": "user" if self.role else "api_key", "id": str(self.id), "name": self.username}
+
+    def asking_from(self, origin: Origin) -> Self:
+        return replace(self, origin=origin)
+
+    def same_power(self, other: Principal) -> bool:
+        """Whether nothing changed in what may be done and seen: a stream that is open may stay open."""
+        return (self.rights, self.region_code, self.visitor_id) == (other.rights, other.region_code, other.visitor_id)
 
 
 def within(principal: Principal, column: Any) -> sa.ColumnElement[bool]:
@@ -75,30 +85,3 @@ def normal_scope(code: str) -> str:
         if code.endswith("000"):
             return code[:9]
     return code
-
-
-def issue_token(user: User, *, key: bytes, now: datetime) -> tuple[str, int]:
-    """A bearer token and its life in seconds."""
-    claims = {"sub": str(user.id), "iat": now, "exp": now + TOKEN_LIFE}
-    return jwt.encode(claims, key, algorithm=_ALGORITHM), int(TOKEN_LIFE.total_seconds())
-
-
-async def principal_of(session: AsyncSession, token: str, *, key: bytes, now: datetime) -> Principal:
-    """Raises `NotLoggedIn` for a token that is forged, expired, or of an account that is no longer active."""
-    try:
-        claims = jwt.decode(
-            token,
-            key,
-            algorithms=[_ALGORITHM],
-            options={"verify_exp": False, "verify_iat": False, "require": ["sub", "exp"]},
-        )
-        user_id = UUID(claims["sub"])
-        expired = now.timestamp() >= float(claims["exp"])
-    except (jwt.InvalidTokenError, ValueError, TypeError):
-        raise NotLoggedIn("the bearer token is not one of ours; get one from POST /api/v1/auth/token") from None
-    if expired:
-        raise NotLoggedIn("the bearer token has expired; get a new one from POST /api/v1/auth/token")
-    user = (await session.execute(select(User).where(col(User.id) == user_id))).scalar_one_or_none()
-    if user is None or not user.active:
-        raise NotLoggedIn("the account of this token is no longer active")
-    return Principal(user.id, user.username, user.role, user.region_code, user.visitor_id)

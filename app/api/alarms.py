@@ -17,7 +17,7 @@ from app.alarms.views import COLUMNS
 from app.alarms.vocabulary import AlarmState, Outcome
 from app.api import pages
 from app.api.bodies import AN_ID, Body, Note, Short, etag, example, if_match
-from app.api.context import NowDep, Parts, PartsDep, PrincipalDep, SessionDep
+from app.api.context import NowDep, Parts, PartsDep, PrincipalDep, SessionDep, needs
 from app.api.problems import responses
 from app.api.transactional import Transactional, idempotent
 from app.elders import register
@@ -146,7 +146,7 @@ class EntryList(BaseModel):
 _ROWS = f"SELECT {COLUMNS} FROM alarms a JOIN elders e ON e.id = a.elder_id"  # noqa: S608 - a constant
 
 
-@router.get("/alarms", summary="Alarms within your scope, newest first")
+@router.get("/alarms", dependencies=[needs(Right.ALARMS_READ)], summary="Alarms within your scope, newest first")
 async def alarms(
     who: PrincipalDep,
     session: SessionDep,
@@ -177,12 +177,17 @@ async def alarms(
     )
 
 
-@router.post("/alarms", status_code=201, responses=responses(), summary="A person reports an alarm")
+@router.post(
+    "/alarms",
+    status_code=201,
+    responses=responses(),
+    dependencies=[needs(Right.ALARMS_WRITE)],
+    summary="A person reports an alarm",
+)
 async def report(
     body: AlarmIn, response: Response, who: PrincipalDep, session: SessionDep, parts: PartsDep, now: NowDep
 ) -> AlarmOut:
     """An unresolved alarm of the same elder and kind is joined, not doubled."""
-    who.must(Right.HANDLE_ALARMS)
     try:
         elder = await register.elder_within(session, who, body.elder_id)
     except NotFound:
@@ -197,7 +202,9 @@ async def report(
     return await _out(session, parts, raised[0].alarm_id, response, now)
 
 
-@router.get("/alarms/{alarm_id}", responses=responses(404), summary="One alarm")
+@router.get(
+    "/alarms/{alarm_id}", responses=responses(404), dependencies=[needs(Right.ALARMS_READ)], summary="One alarm"
+)
 async def alarm(
     alarm_id: UUID, response: Response, who: PrincipalDep, session: SessionDep, parts: PartsDep, now: NowDep
 ) -> AlarmOut:
@@ -205,7 +212,12 @@ async def alarm(
     return await _out(session, parts, alarm_id, response, now)
 
 
-@router.post("/alarms/{alarm_id}/acknowledge", responses=responses(404, 409, 412), summary="Promise to come")
+@router.post(
+    "/alarms/{alarm_id}/acknowledge",
+    responses=responses(404, 409, 412),
+    dependencies=[needs(Right.ALARMS_WRITE)],
+    summary="Promise to come",
+)
 async def acknowledge(
     alarm_id: UUID,
     response: Response,
@@ -223,7 +235,12 @@ async def acknowledge(
     return await _out(session, parts, alarm_id, response, now)
 
 
-@router.post("/alarms/{alarm_id}/attend", responses=responses(404, 409, 412), summary="Somebody is there")
+@router.post(
+    "/alarms/{alarm_id}/attend",
+    responses=responses(404, 409, 412),
+    dependencies=[needs(Right.ALARMS_WRITE)],
+    summary="Somebody is there",
+)
 async def attend(
     alarm_id: UUID,
     response: Response,
@@ -239,7 +256,12 @@ async def attend(
     return await _out(session, parts, alarm_id, response, now)
 
 
-@router.post("/alarms/{alarm_id}/resolve", responses=responses(404, 409, 412), summary="Close with an outcome")
+@router.post(
+    "/alarms/{alarm_id}/resolve",
+    responses=responses(404, 409, 412),
+    dependencies=[needs(Right.ALARMS_WRITE)],
+    summary="Close with an outcome",
+)
 async def resolve(
     alarm_id: UUID,
     body: ResolveIn,
@@ -255,7 +277,12 @@ async def resolve(
     return await _out(session, parts, alarm_id, response, now)
 
 
-@router.post("/alarms/{alarm_id}/escalate", responses=responses(404, 409, 412), summary="The next step now")
+@router.post(
+    "/alarms/{alarm_id}/escalate",
+    responses=responses(404, 409, 412),
+    dependencies=[needs(Right.ALARMS_WRITE)],
+    summary="The next step now",
+)
 async def escalate(
     alarm_id: UUID,
     response: Response,
@@ -270,14 +297,25 @@ async def escalate(
     return await _out(session, parts, alarm_id, response, now)
 
 
-@router.post("/alarms/{alarm_id}/comments", status_code=201, responses=responses(404), summary="Remark something")
+@router.post(
+    "/alarms/{alarm_id}/comments",
+    status_code=201,
+    responses=responses(404),
+    dependencies=[needs(Right.ALARMS_WRITE)],
+    summary="Remark something",
+)
 async def comment(alarm_id: UUID, body: CommentIn, who: PrincipalDep, session: SessionDep, now: NowDep) -> Entry:
     held = await _hold(session, who, alarm_id, None)
     await handling.comment(session, held, by=who.who(), text=body.text, now=now)
     return Entry(kind="comment", at=now, data={"by": who.who(), "text": body.text})
 
 
-@router.get("/alarms/{alarm_id}/notifications", responses=responses(404), summary="Who was told, how, and how it went")
+@router.get(
+    "/alarms/{alarm_id}/notifications",
+    responses=responses(404),
+    dependencies=[needs(Right.ALARMS_READ)],
+    summary="Who was told, how, and how it went",
+)
 async def notifications(
     alarm_id: UUID,
     who: PrincipalDep,
@@ -302,7 +340,12 @@ async def notifications(
     )
 
 
-@router.get("/alarms/{alarm_id}/timeline", responses=responses(404), summary="What happened, in order")
+@router.get(
+    "/alarms/{alarm_id}/timeline",
+    responses=responses(404),
+    dependencies=[needs(Right.ALARMS_READ)],
+    summary="What happened, in order",
+)
 async def timeline(alarm_id: UUID, who: PrincipalDep, session: SessionDep, parts: PartsDep) -> EntryList:
     """Moves, repeats, comments and notices in one order, oldest first (at most 1000)."""
     await _within(session, who, alarm_id)
@@ -337,7 +380,6 @@ async def _within(session: Any, who: Principal, alarm_id: UUID) -> None:
 
 
 async def _hold(session: Any, who: Principal, alarm_id: UUID, version: int | None) -> handling.Held:
-    who.must(Right.HANDLE_ALARMS)
     await _within(session, who, alarm_id)
     return await handling.hold(session, alarm_id, version=version)
 

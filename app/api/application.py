@@ -9,12 +9,15 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic import BaseModel
 
+from app.access.vocabulary import Right
 from app.api import (
     alarms,
     answer,
+    api_keys,
+    audit_log,
     auth,
     contacts,
     devices,
@@ -24,20 +27,24 @@ from app.api import (
     regions,
     running,
     stream,
+    users,
     visits,
 )
 from app.api.answer import AnswerIn, PageRefusal, refusal_page
-from app.api.context import Parts, principal
-from app.api.middleware import BodyLimit, Mistakes
+from app.api.context import Parts, principal, right_of
+from app.api.middleware import BodyLimit, Mistakes, RequestIds
 from app.api.problems import Problem, responses
 from app.readiness import Finding
 
 BASE = "/api/v1"
 _MAX_BODY = 1024 * 1024
+# What is open to somebody without a log-in. Every other route asks for one, and declares the right it needs.
+PUBLIC = frozenset({"healthz", "readyz", "read_metrics", "asyncapi", "show", "act", "token"})
 _DESCRIPTION = """Alarms from the homes of older people, and the visiting-care ledger beside them.
 
-Get a token from `POST /api/v1/auth/token` and send it as `Authorization: Bearer …`. Errors are problem documents
-(RFC 9457). Lists give `next_cursor`. A POST may carry an `Idempotency-Key`; changes may carry `If-Match`."""
+Get a token from `POST /api/v1/auth/token`, or an API key from `POST /api/v1/api-keys`, and send it as
+`Authorization: Bearer …`; each operation names the right it needs beside its security scheme. Errors are problem
+documents (RFC 9457). Lists give `next_cursor`. A POST may carry an `Idempotency-Key`; changes may carry `If-Match`."""
 
 Findings = Callable[[], list[Finding]]
 Lag = Callable[[datetime], float]
@@ -61,6 +68,7 @@ def build(
     app.state.ingest_lag_s = ingest_lag_s
     app.add_middleware(BodyLimit, most=_MAX_BODY)
     app.add_middleware(Mistakes)
+    app.add_middleware(RequestIds)
     problems.install(app)
     app.add_exception_handler(PageRefusal, refusal_page)
     app.include_router(running.router)
@@ -75,9 +83,18 @@ def _include_api(app: FastAPI) -> None:
     app.include_router(auth.public, prefix=BASE, responses=responses(400, 413, 503))
     app.include_router(stream.router, prefix=BASE)  # before /alarms/{alarm_id}
     guarded = APIRouter(dependencies=[Depends(principal)], responses=responses(400, 401, 403, 409, 413, 422, 503))
-    for area in (auth, regions, elders, contacts, devices, policies, visits, alarms):
+    for area in (auth, users, api_keys, audit_log, regions, elders, contacts, devices, policies, visits, alarms):
         guarded.include_router(area.router)
     app.include_router(guarded, prefix=BASE)
+    undeclared = [route.name for route, right in guarded_routes(app) if right is None]
+    if undeclared:
+        raise RuntimeError(f"routes that do not say which right they need (app/api/context.py, needs): {undeclared}")
+
+
+def guarded_routes(app: FastAPI) -> list[tuple[APIRoute, Right | None]]:
+    """Every route behind a log-in with the one right it declares."""
+    routes = [context.original_route for context in iter_route_contexts(app.routes)]
+    return [(r, right_of(r)) for r in routes if isinstance(r, APIRoute) and r.name not in PUBLIC]
 
 
 def _operation_id(route: APIRoute) -> str:
@@ -93,6 +110,12 @@ def _document(app: FastAPI) -> dict[str, Any]:
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     for model in (Problem, AnswerIn):
         _add_schema(schemas, model)
+    rights = {route.name: right for route, right in guarded_routes(app)}
+    for item in document["paths"].values():
+        for operation in item.values():
+            right = rights.get(operation.get("operationId"))
+            if right is not None:  # OpenAPI 3.1: the roles that a request needs stand beside its scheme
+                operation["security"] = [{"HTTPBearer": [right.value]}]
     document["webhooks"] = {"alarm": {"post": _webhook()}}
     app.openapi_schema = document
     return document

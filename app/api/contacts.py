@@ -15,7 +15,7 @@ from app.access.principal import Right, within
 from app.access.sealing import mask_phone
 from app.api import pages
 from app.api.bodies import AN_ID, Body, Name, Phone, Region12, Short, etag, example, explicit, if_match
-from app.api.context import NowDep, PartsDep, PrincipalDep, SessionDep
+from app.api.context import NowDep, PartsDep, PrincipalDep, SessionDep, needs
 from app.api.problems import responses
 from app.api.transactional import Transactional, idempotent
 from app.elders import register
@@ -134,7 +134,12 @@ class AssignmentOut(BaseModel):
 # --- contacts --------------------------------------------------------------------------------------------------------
 
 
-@router.get("/elders/{elder_id}/contacts", responses=responses(404), summary="An elder's contacts")
+@router.get(
+    "/elders/{elder_id}/contacts",
+    responses=responses(404),
+    dependencies=[needs(Right.ELDERS_READ)],
+    summary="An elder's contacts",
+)
 async def contacts(
     elder_id: UUID,
     who: PrincipalDep,
@@ -158,7 +163,13 @@ async def contacts(
     )
 
 
-@router.post("/elders/{elder_id}/contacts", status_code=201, responses=responses(404), summary="Add a contact")
+@router.post(
+    "/elders/{elder_id}/contacts",
+    status_code=201,
+    responses=responses(404),
+    dependencies=[needs(Right.ELDERS_WRITE)],
+    summary="Add a contact",
+)
 async def add_contact(
     elder_id: UUID,
     body: ContactIn,
@@ -169,7 +180,6 @@ async def add_contact(
     now: NowDep,
 ) -> ContactOut:
     """Emergency contacts are told at once and in parallel, each on the first channel that works."""
-    who.must(Right.MANAGE)
     elder = await register.elder_within(session, who, elder_id)
     given = ways.check([Way(c.kind, c.address, c.secret) for c in body.channels], parts.channels)
     contact_id = new_uuid(now)
@@ -198,7 +208,12 @@ async def add_contact(
     return await _contact_out(session, contact, parts, given)
 
 
-@router.get("/elders/{elder_id}/contacts/{contact_id}", responses=responses(404), summary="One contact")
+@router.get(
+    "/elders/{elder_id}/contacts/{contact_id}",
+    responses=responses(404),
+    dependencies=[needs(Right.ELDERS_READ)],
+    summary="One contact",
+)
 async def contact(
     elder_id: UUID,
     contact_id: UUID,
@@ -216,7 +231,12 @@ async def contact(
     return await _contact_out(session, found, parts, plainly=reveal)
 
 
-@router.patch("/elders/{elder_id}/contacts/{contact_id}", responses=responses(404, 412), summary="Change a contact")
+@router.patch(
+    "/elders/{elder_id}/contacts/{contact_id}",
+    responses=responses(404, 412),
+    dependencies=[needs(Right.ELDERS_WRITE)],
+    summary="Change a contact",
+)
 async def change_contact(
     elder_id: UUID,
     contact_id: UUID,
@@ -229,7 +249,6 @@ async def change_contact(
     version: Annotated[int | None, Depends(if_match)] = None,
 ) -> ContactOut:
     """`channels`, when given, replace the channels before."""
-    who.must(Right.MANAGE)
     found = await register.contact_within(session, who, elder_id, contact_id)
     await session.refresh(found, with_for_update=True)
     if version is not None and version != found.version:
@@ -238,6 +257,8 @@ async def change_contact(
     for name in ("name", "relation", "is_emergency", "priority", "channels"):
         if name in fields and fields[name] is None:
             raise InvalidInput("cannot be null; leave it out to keep it", field=name)
+    elder = await register.elder_within(session, who, elder_id)
+    before = {name: getattr(found, name) for name in ("relation", "is_emergency", "priority")}
     for name in ("name", "relation", "is_emergency", "priority"):
         if name in fields:
             setattr(found, name, fields[name])
@@ -257,18 +278,23 @@ async def change_contact(
         subject_type="elder",
         subject_id=elder_id,
         now=now,
+        region_code=elder.region_code,
         contact_id=str(contact_id),
-        fields=sorted(fields),
+        changes=audit.changes(before, fields, plain=before),
     )
     response.headers.update(etag(found.version))
     return await _contact_out(session, found, parts, given)
 
 
 @router.delete(
-    "/elders/{elder_id}/contacts/{contact_id}", status_code=204, responses=responses(404), summary="Remove a contact"
+    "/elders/{elder_id}/contacts/{contact_id}",
+    status_code=204,
+    responses=responses(404),
+    dependencies=[needs(Right.ELDERS_WRITE)],
+    summary="Remove a contact",
 )
 async def remove_contact(elder_id: UUID, contact_id: UUID, who: PrincipalDep, session: SessionDep, now: NowDep) -> None:
-    who.must(Right.MANAGE)
+    elder = await register.elder_within(session, who, elder_id)
     found = await register.contact_within(session, who, elder_id, contact_id)
     await session.delete(found)
     audit.note(
@@ -278,6 +304,7 @@ async def remove_contact(elder_id: UUID, contact_id: UUID, who: PrincipalDep, se
         subject_type="elder",
         subject_id=elder_id,
         now=now,
+        region_code=elder.region_code,
         contact_id=str(contact_id),
     )
 
@@ -285,7 +312,7 @@ async def remove_contact(elder_id: UUID, contact_id: UUID, who: PrincipalDep, se
 # --- visitors --------------------------------------------------------------------------------------------------------
 
 
-@router.get("/visitors", summary="Visitors within your scope")
+@router.get("/visitors", dependencies=[needs(Right.ELDERS_READ)], summary="Visitors within your scope")
 async def visitors(
     who: PrincipalDep,
     session: SessionDep,
@@ -307,11 +334,16 @@ async def visitors(
     )
 
 
-@router.post("/visitors", status_code=201, responses=responses(), summary="Add a visitor")
+@router.post(
+    "/visitors",
+    status_code=201,
+    responses=responses(),
+    dependencies=[needs(Right.ELDERS_WRITE)],
+    summary="Add a visitor",
+)
 async def add_visitor(
     body: VisitorIn, response: Response, who: PrincipalDep, session: SessionDep, parts: PartsDep, now: NowDep
 ) -> VisitorOut:
-    who.must(Right.MANAGE)
     await register.must_be_region(session, who, body.region_code)
     given = ways.check([Way(c.kind, c.address, c.secret) for c in body.channels], parts.channels)
     visitor_id = new_uuid(now)
@@ -340,7 +372,9 @@ async def add_visitor(
     return VisitorOut.model_validate(_visitor_shape(visitor, shown, parts, plainly=False))
 
 
-@router.get("/visitors/{visitor_id}", responses=responses(404), summary="One visitor")
+@router.get(
+    "/visitors/{visitor_id}", responses=responses(404), dependencies=[needs(Right.ELDERS_READ)], summary="One visitor"
+)
 async def visitor(
     visitor_id: UUID,
     response: Response,
@@ -357,7 +391,12 @@ async def visitor(
     return VisitorOut.model_validate(_visitor_shape(found, known.get(visitor_id, []), parts, plainly=reveal))
 
 
-@router.patch("/visitors/{visitor_id}", responses=responses(404, 412), summary="Change a visitor")
+@router.patch(
+    "/visitors/{visitor_id}",
+    responses=responses(404, 412),
+    dependencies=[needs(Right.ELDERS_WRITE)],
+    summary="Change a visitor",
+)
 async def change_visitor(
     visitor_id: UUID,
     body: VisitorChange,
@@ -369,7 +408,6 @@ async def change_visitor(
     version: Annotated[int | None, Depends(if_match)] = None,
 ) -> VisitorOut:
     """`channels`, when given, replace the channels before."""
-    who.must(Right.MANAGE)
     found = await register.visitor_within(session, who, visitor_id)
     await session.refresh(found, with_for_update=True)
     if version is not None and version != found.version:
@@ -380,6 +418,7 @@ async def change_visitor(
             raise InvalidInput("cannot be null; leave it out to keep it", field=name)
     if body.region_code is not None:
         await register.must_be_region(session, who, body.region_code)
+    before = {name: getattr(found, name) for name in ("kind", "region_code")}
     for name in ("name", "kind", "organisation", "region_code"):
         if name in fields:
             setattr(found, name, fields[name])
@@ -400,7 +439,7 @@ async def change_visitor(
         subject_id=visitor_id,
         now=now,
         region_code=found.region_code,
-        fields=sorted(fields),
+        changes=audit.changes(before, fields, plain=before),
     )
     response.headers.update(etag(found.version))
     return await _visitor_out(session, found, parts, given)
@@ -409,7 +448,12 @@ async def change_visitor(
 # --- assignments -----------------------------------------------------------------------------------------------------
 
 
-@router.get("/elders/{elder_id}/visitors", responses=responses(404), summary="Who is paired with an elder")
+@router.get(
+    "/elders/{elder_id}/visitors",
+    responses=responses(404),
+    dependencies=[needs(Right.ELDERS_READ)],
+    summary="Who is paired with an elder",
+)
 async def assignments(
     elder_id: UUID, who: PrincipalDep, session: SessionDep, limit: pages.Limit = 50, cursor: pages.Cursor = None
 ) -> pages.Page[AssignmentOut]:
@@ -428,11 +472,16 @@ async def assignments(
     return pages.Page[AssignmentOut](items=shown, next_cursor=more)
 
 
-@router.post("/elders/{elder_id}/visitors", status_code=201, responses=responses(404), summary="Pair a visitor")
+@router.post(
+    "/elders/{elder_id}/visitors",
+    status_code=201,
+    responses=responses(404),
+    dependencies=[needs(Right.ELDERS_WRITE)],
+    summary="Pair a visitor",
+)
 async def assign(
     elder_id: UUID, body: AssignmentIn, who: PrincipalDep, session: SessionDep, now: NowDep
 ) -> AssignmentOut:
-    who.must(Right.MANAGE)
     elder = await register.elder_within(session, who, elder_id)
     paired = await register.must_be_visitor(session, who, body.visitor_id)
     made = await register.assign(session, elder, paired, role=body.role, now=now)
@@ -451,11 +500,14 @@ async def assign(
 
 
 @router.delete(
-    "/elders/{elder_id}/visitors/{visitor_id}", status_code=204, responses=responses(404), summary="End a pairing"
+    "/elders/{elder_id}/visitors/{visitor_id}",
+    status_code=204,
+    responses=responses(404),
+    dependencies=[needs(Right.ELDERS_WRITE)],
+    summary="End a pairing",
 )
 async def unassign(elder_id: UUID, visitor_id: UUID, who: PrincipalDep, session: SessionDep, now: NowDep) -> None:
-    who.must(Right.MANAGE)
-    await register.elder_within(session, who, elder_id)
+    elder = await register.elder_within(session, who, elder_id)
     query = select(Assignment).where(
         col(Assignment.elder_id) == elder_id,
         col(Assignment.visitor_id) == visitor_id,
@@ -472,6 +524,7 @@ async def unassign(elder_id: UUID, visitor_id: UUID, who: PrincipalDep, session:
         subject_type="elder",
         subject_id=elder_id,
         now=now,
+        region_code=elder.region_code,
         visitor_id=str(visitor_id),
     )
 

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.access.accounts import LoginGuard
-from app.access.principal import Principal, principal_of
+from app.access import keys
+from app.access.accounts import Access
+from app.access.credentials import identify
+from app.access.principal import Origin, Principal, Right
 from app.access.sealing import Sealer
 from app.alarms.links import Links
 from app.alarms.views import Shapes
+from app.api.origin import origin_of
 from app.clock import Clock
-from app.db import Sessions
+from app.db import Sessions, transaction
 from app.errors import NotLoggedIn
 from app.feed import Feed
 from app.notify.channel import Channels
+from app.settings import Network
 
 
 @dataclass(frozen=True)
@@ -30,13 +35,14 @@ class Parts:
     sessions: Sessions
     clock: Clock
     tz: ZoneInfo
-    token_key: bytes
     sealer: Sealer
     shapes: Shapes
     links: Links
     channels: Channels
     feed: Feed
-    guard: LoginGuard = field(default_factory=LoginGuard)
+    access: Access
+    proxies: Sequence[Network] = ()
+    secure_cookies: bool = False
 
 
 def parts_of(request: Request) -> Parts:
@@ -54,22 +60,60 @@ def now_of(request: Request) -> datetime:
     return parts_of(request).clock()
 
 
-_bearer = HTTPBearer(auto_error=False, description="The access_token of POST /api/v1/auth/token.")
+def origin(request: Request) -> Origin:
+    return origin_of(request, parts_of(request).proxies)
 
 
-async def principal(
-    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-) -> Principal:
-    """Raises `NotLoggedIn` without a good bearer token."""
+_bearer = HTTPBearer(
+    auto_error=False, description="The access_token of POST /api/v1/auth/token, or an API key of POST /api/v1/api-keys."
+)
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+
+
+async def principal(request: Request, credentials: Credentials) -> Principal:
+    """Raises `NotLoggedIn` without a good bearer token. What a principal may do is declared by each route: `needs`."""
     if credentials is None:
-        raise NotLoggedIn("send Authorization: Bearer <access_token> from POST /api/v1/auth/token")
-    parts = parts_of(request)
-    who = await principal_of(session_of(request), credentials.credentials, key=parts.token_key, now=parts.clock())
-    request.state.principal = who
-    return who
+        raise NotLoggedIn("send Authorization: Bearer <access_token> from POST /api/v1/auth/token, or an API key")
+    parts, session = parts_of(request), getattr(request.state, "session", None)
+    if session is not None:
+        who, note_use = await identify(session, parts.access.tokens, credentials.credentials, now=parts.clock())
+        request.state.key_used = who.id if note_use else None  # noted when the request's own transaction is over
+    else:
+        async with transaction(parts.sessions) as own:  # a stream: no session stays open as long as it does
+            who, note_use = await identify(own, parts.access.tokens, credentials.credentials, now=parts.clock())
+            if note_use:
+                await keys.note_use(own, who.id, now=parts.clock())
+    return who.asking_from(origin(request))
+
+
+@dataclass(frozen=True)
+class Needs:
+    """The right a route asks for, as one of its dependencies: enforced here, listed by tests and in the document."""
+
+    right: Right
+
+    async def __call__(self, who: Annotated[Principal, Depends(principal)]) -> None:
+        """Raises `NotAllowed`."""
+        who.must(self.right)
+
+
+def needs(right: Right) -> Any:
+    """`@router.get(…, dependencies=[needs(Right.ELDERS_READ)])`: every route behind a log-in has exactly one."""
+    return Depends(Needs(right))
+
+
+def right_of(route: object) -> Right | None:
+    """The right a route declares; None when it declares none."""
+    found = [
+        depends.dependency.right
+        for depends in getattr(route, "dependencies", [])
+        if isinstance(depends.dependency, Needs)
+    ]
+    return found[0] if len(found) == 1 else None
 
 
 PartsDep = Annotated[Parts, Depends(parts_of)]
 SessionDep = Annotated[AsyncSession, Depends(session_of)]
 NowDep = Annotated[datetime, Depends(now_of)]
+OriginDep = Annotated[Origin, Depends(origin)]
 PrincipalDep = Annotated[Principal, Depends(principal)]

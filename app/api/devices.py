@@ -16,7 +16,7 @@ from app.access import audit
 from app.access.principal import Right, within
 from app.api import pages
 from app.api.bodies import AN_ID, Body, DeviceIdText, Region12, Short, etag, example
-from app.api.context import NowDep, PartsDep, PrincipalDep, SessionDep
+from app.api.context import NowDep, PartsDep, PrincipalDep, SessionDep, needs
 from app.api.problems import responses
 from app.api.transactional import Transactional, idempotent
 from app.devices import wearing
@@ -94,7 +94,7 @@ class RejectedOut(BaseModel):
     encoding: Literal["utf-8", "base64"]
 
 
-@router.get("/devices", summary="Devices within your scope, newest first")
+@router.get("/devices", dependencies=[needs(Right.DEVICES_READ)], summary="Devices within your scope, newest first")
 async def devices(
     who: PrincipalDep,
     session: SessionDep,
@@ -124,11 +124,16 @@ async def devices(
     )
 
 
-@router.post("/devices", status_code=201, responses=responses(409), summary="Register (claim) a device")
+@router.post(
+    "/devices",
+    status_code=201,
+    responses=responses(409),
+    dependencies=[needs(Right.DEVICES_WRITE)],
+    summary="Register (claim) a device",
+)
 async def register_device(
     body: DeviceIn, response: Response, who: PrincipalDep, session: SessionDep, now: NowDep
 ) -> DeviceOut:
-    who.must(Right.MANAGE)
     if await session.get(Device, body.device_id) is not None:
         raise Conflict("a device of this id is registered already", field="device_id")
     if body.region_code:
@@ -145,6 +150,8 @@ async def register_device(
         subject_id=device.device_id,
         now=now,
         region_code=device.region_code,
+        kind=device.kind.value,
+        profile=device.profile,
     )
     if body.elder_id is not None:
         await _bind(session, who, device, body.elder_id, now)
@@ -152,12 +159,15 @@ async def register_device(
     return await _out(session, device.device_id)
 
 
-@router.get("/devices/unclaimed", summary="Devices that speak and that nobody registered")
+@router.get(
+    "/devices/unclaimed",
+    dependencies=[needs(Right.DEVICES_WRITE)],
+    summary="Devices that speak and that nobody registered",
+)
 async def unclaimed(
     who: PrincipalDep, session: SessionDep, limit: pages.Limit = 50, cursor: pages.Cursor = None
 ) -> pages.Page[UnclaimedOut]:
     """Nobody knows yet whose they are: for those who may register devices."""
-    who.must(Right.MANAGE)
     before = pages.decode(cursor, datetime, str)
     query = select(UnclaimedDevice)
     if before:
@@ -177,29 +187,41 @@ async def unclaimed(
     )
 
 
-@router.get("/devices/{device_id}", responses=responses(404), summary="One device")
+@router.get(
+    "/devices/{device_id}", responses=responses(404), dependencies=[needs(Right.DEVICES_READ)], summary="One device"
+)
 async def device(device_id: DeviceId, response: Response, who: PrincipalDep, session: SessionDep) -> DeviceOut:
     found = await _within(session, who, device_id)
     response.headers.update(etag(found.version))
     return await _out(session, device_id)
 
 
-@router.put("/devices/{device_id}/binding", responses=responses(404), summary="Who wears the device from now on")
+@router.put(
+    "/devices/{device_id}/binding",
+    responses=responses(404),
+    dependencies=[needs(Right.DEVICES_WRITE)],
+    summary="Who wears the device from now on",
+)
 async def bind(
     device_id: DeviceId, body: BindingIn, who: PrincipalDep, session: SessionDep, parts: PartsDep
 ) -> DeviceOut:
     """The binding before ends at the same moment; events belong to whoever wore the device when they happened."""
-    who.must(Right.MANAGE)
     found = await _within(session, who, device_id, lock=True)
     await _bind(session, who, found, body.elder_id, parts.clock())  # after the lock: moments follow one another
     return await _out(session, device_id)
 
 
-@router.delete("/devices/{device_id}/binding", status_code=204, responses=responses(404), summary="Nobody wears it")
+@router.delete(
+    "/devices/{device_id}/binding",
+    status_code=204,
+    responses=responses(404),
+    dependencies=[needs(Right.DEVICES_WRITE)],
+    summary="Nobody wears it",
+)
 async def unbind(device_id: DeviceId, who: PrincipalDep, session: SessionDep, parts: PartsDep) -> None:
-    who.must(Right.MANAGE)
     found = await _within(session, who, device_id, lock=True)
     now = parts.clock()
+    wore = await wearing.wearer(session, device_id)
     if not await wearing.unbind(session, device_id, now=now):
         raise NotFound("the device is bound to nobody")
     audit.note(
@@ -210,10 +232,16 @@ async def unbind(device_id: DeviceId, who: PrincipalDep, session: SessionDep, pa
         subject_id=device_id,
         now=now,
         region_code=found.region_code,
+        changes={"elder_id": {"from": wore, "to": None}},
     )
 
 
-@router.get("/devices/{device_id}/binding", responses=responses(404), summary="Who wore the device when")
+@router.get(
+    "/devices/{device_id}/binding",
+    responses=responses(404),
+    dependencies=[needs(Right.DEVICES_READ)],
+    summary="Who wore the device when",
+)
 async def bindings(
     device_id: DeviceId, who: PrincipalDep, session: SessionDep, limit: pages.Limit = 50, cursor: pages.Cursor = None
 ) -> pages.Page[BindingOut]:
@@ -239,7 +267,12 @@ async def bindings(
     )
 
 
-@router.get("/devices/{device_id}/events", responses=responses(404), summary="What a device said, newest first")
+@router.get(
+    "/devices/{device_id}/events",
+    responses=responses(404),
+    dependencies=[needs(Right.DEVICES_READ)],
+    summary="What a device said, newest first",
+)
 async def events(
     device_id: DeviceId, who: PrincipalDep, session: SessionDep, limit: pages.Limit = 50, cursor: pages.Cursor = None
 ) -> pages.Page[EventOut]:
@@ -266,7 +299,9 @@ async def events(
     )
 
 
-@router.get("/rejected-messages", summary="Messages that could not be used, and why")
+@router.get(
+    "/rejected-messages", dependencies=[needs(Right.DEVICES_WRITE)], summary="Messages that could not be used, and why"
+)
 async def rejected(
     who: PrincipalDep,
     session: SessionDep,
@@ -276,7 +311,6 @@ async def rejected(
     reason: RejectReason | None = None,
 ) -> pages.Page[RejectedOut]:
     """Whole messages, which may hold anything: for those who may register devices."""
-    who.must(Right.MANAGE)
     before = pages.decode(cursor, UUID)
     query = select(RejectedMessage)
     if device_id:
@@ -317,6 +351,7 @@ async def _bind(session: Any, who: Any, device: Device, elder_id: UUID, now: dat
         elder = await register.elder_within(session, who, elder_id)
     except NotFound:
         raise InvalidInput("no such elder", field="elder_id") from None
+    wore = await wearing.wearer(session, device.device_id)
     await wearing.bind(session, device, elder_id=elder.id, region_code=elder.region_code, now=now)
     audit.note(
         session,
@@ -327,6 +362,7 @@ async def _bind(session: Any, who: Any, device: Device, elder_id: UUID, now: dat
         now=now,
         region_code=elder.region_code,
         elder_id=str(elder.id),
+        changes={"elder_id": {"from": wore, "to": elder.id}},
     )
 
 

@@ -15,7 +15,7 @@ from app.access import audit
 from app.access.principal import Right
 from app.api import pages
 from app.api.bodies import Body, Day, Name, Phone, Region12, Short, etag, example, explicit, if_match
-from app.api.context import NowDep, PartsDep, PrincipalDep, SessionDep
+from app.api.context import NowDep, PartsDep, PrincipalDep, SessionDep, needs
 from app.api.problems import responses
 from app.api.transactional import Transactional, idempotent
 from app.elders import register
@@ -99,10 +99,13 @@ class ElderChange(Body):
     status: ElderStatus | None = None
 
 
+# What the audit log may say of a change. Names, phones and addresses are only "changed": it outlives an erased identity.
+_HARMLESS = ("region_code", "tags", "ability_level", "ability_assessed_on", "observed", "disability_grade", "dementia",
+             "services", "status")  # fmt: skip
 _NEVER_NULL = ("name", "region_code", "tags", "dementia", "services", "status", "ability")
 
 
-@router.get("/elders", summary="Elders within your scope, newest first")
+@router.get("/elders", dependencies=[needs(Right.ELDERS_READ)], summary="Elders within your scope, newest first")
 async def elders(
     who: PrincipalDep,
     session: SessionDep,
@@ -130,12 +133,17 @@ async def elders(
     )
 
 
-@router.post("/elders", status_code=201, responses=responses(409), summary="Enrol an elder")
+@router.post(
+    "/elders",
+    status_code=201,
+    responses=responses(409),
+    dependencies=[needs(Right.ELDERS_WRITE)],
+    summary="Enrol an elder",
+)
 async def enrol(
     body: ElderIn, response: Response, who: PrincipalDep, session: SessionDep, parts: PartsDep, now: NowDep
 ) -> ElderOut:
     """The ID number gives birth date and sex and is checked: ISO 7064 MOD 11-2 and a real date."""
-    who.must(Right.MANAGE)
     today = now.astimezone(parts.tz).date()
     fields = _flat(body.model_dump(), today)
     elder = await register.enrol(session, who, fields, sealer=parts.sealer, now=now, today=today)
@@ -152,7 +160,9 @@ async def enrol(
     return _out(elder, parts, today)
 
 
-@router.get("/elders/{elder_id}", responses=responses(404), summary="One elder")
+@router.get(
+    "/elders/{elder_id}", responses=responses(404), dependencies=[needs(Right.ELDERS_READ)], summary="One elder"
+)
 async def elder(
     elder_id: UUID,
     response: Response,
@@ -178,7 +188,12 @@ async def elder(
     return _out(found, parts, now.astimezone(parts.tz).date(), plainly=reveal)
 
 
-@router.patch("/elders/{elder_id}", responses=responses(404, 412), summary="Change an elder")
+@router.patch(
+    "/elders/{elder_id}",
+    responses=responses(404, 412),
+    dependencies=[needs(Right.ELDERS_WRITE)],
+    summary="Change an elder",
+)
 async def change(
     elder_id: UUID,
     body: ElderChange,
@@ -190,14 +205,15 @@ async def change(
     version: Annotated[int | None, Depends(if_match)] = None,
 ) -> ElderOut:
     """Only the fields that are given change. Send If-Match with the ETag you read to refuse a lost update."""
-    who.must(Right.MANAGE)
     fields = explicit(body)
     for name in _NEVER_NULL:
         if name in fields and fields[name] is None:
             raise InvalidInput("cannot be null; leave it out to keep it", field=name)
     found = await register.elder_within(session, who, elder_id, version=version, lock=True)
     lived_in, today = found.region_code, now.astimezone(parts.tz).date()
-    changed = await register.change_elder(session, who, found, _flat(fields, today), sealer=parts.sealer, now=now)
+    fields = _flat(fields, today)
+    before = {name: getattr(found, name) for name in _HARMLESS}
+    await register.change_elder(session, who, found, fields, sealer=parts.sealer, now=now)
     if found.region_code != lived_in:
         await _take_along(session, elder_id, found.region_code)
     audit.note(
@@ -208,8 +224,13 @@ async def change(
         subject_id=elder_id,
         now=now,
         region_code=found.region_code,
-        fields=changed,
+        changes=audit.changes(before, fields, plain=_HARMLESS),
     )
+    if found.region_code != lived_in:
+        audit.note(
+            session, who, action="elder.moved_away", subject_type="elder", subject_id=elder_id, now=now,
+            region_code=lived_in,
+        )  # fmt: skip
     response.headers.update(etag(found.version))
     return _out(found, parts, today)
 

@@ -56,6 +56,11 @@ def _read(value: Any, kind: type) -> Any:
         return moment.astimezone(UTC)
     if kind is UUID:
         return UUID(value)
+    if kind is int:
+        number = int(value)
+        if not 0 <= number < 2**63:
+            raise ValueError
+        return number
     if "\x00" in value:
         raise ValueError
     value.encode()  # an unpaired surrogate cannot be stored, so no row has it

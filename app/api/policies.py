@@ -15,7 +15,7 @@ from app.access.principal import Right, normal_scope, within
 from app.alarms.tables import EscalationPolicy
 from app.api import pages
 from app.api.bodies import Body, Name, Scope, example
-from app.api.context import NowDep, PrincipalDep, SessionDep
+from app.api.context import NowDep, PrincipalDep, SessionDep, needs
 from app.api.problems import responses
 from app.api.transactional import Transactional, idempotent
 from app.errors import InvalidInput, NotFound
@@ -62,7 +62,9 @@ class PolicyOut(BaseModel):
     created_at: datetime
 
 
-@router.get("/escalation-policies", summary="Policies within your scope, newest first")
+@router.get(
+    "/escalation-policies", dependencies=[needs(Right.ALARMS_READ)], summary="Policies within your scope, newest first"
+)
 async def policies(
     who: PrincipalDep, session: SessionDep, limit: pages.Limit = 50, cursor: pages.Cursor = None
 ) -> pages.Page[PolicyOut]:
@@ -74,12 +76,13 @@ async def policies(
     return pages.Page[PolicyOut].model_validate(pages.page(rows, limit, _shape, "id"))
 
 
-@router.post("/escalation-policies", status_code=201, summary="Say who is told when")
+@router.post(
+    "/escalation-policies", status_code=201, dependencies=[needs(Right.POLICIES_WRITE)], summary="Say who is told when"
+)
 async def add_policy(body: PolicyIn, who: PrincipalDep, session: SessionDep, now: NowDep) -> PolicyOut:
     """Applies to alarms raised after it: the nearest region first, then the newest. The first instant always tells
     the emergency contacts, the assigned visitors, the village head and the operators; these steps come after it, and
     the last repeats until somebody answers."""
-    who.must(Right.MANAGE)
     region = normal_scope(body.region_code) if body.region_code is not None else who.region_code
     if not who.sees(region):
         raise InvalidInput("the region is outside your own", field="region_code")
@@ -99,11 +102,18 @@ async def add_policy(body: PolicyIn, who: PrincipalDep, session: SessionDep, now
         now=now,
         region_code=region,
         severity=body.severity.value,
+        steps=policy.steps,
+        repeat_last_every_s=policy.repeat_last_every_s,
     )
     return PolicyOut.model_validate(_shape(policy))
 
 
-@router.get("/escalation-policies/{policy_id}", responses=responses(404), summary="One policy")
+@router.get(
+    "/escalation-policies/{policy_id}",
+    responses=responses(404),
+    dependencies=[needs(Right.ALARMS_READ)],
+    summary="One policy",
+)
 async def policy(policy_id: UUID, who: PrincipalDep, session: SessionDep) -> PolicyOut:
     found = await session.get(EscalationPolicy, policy_id)
     if found is None or not who.sees(found.region_code):

@@ -93,16 +93,23 @@ def answer(
     return JSONResponse(body, status, headers=headers, media_type=MEDIA_TYPE)
 
 
-async def _refused(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, errors.ShouwangError)
+def refusal(error: errors.ShouwangError) -> JSONResponse:
+    """The problem of an error. A handler that returns it, instead of raising, keeps what it wrote in its transaction."""
     status = STATUS[type(error)]
     headers = {}
     if isinstance(error, errors.NotLoggedIn):
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, errors.TooManyRequests):
         headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, errors.Unavailable):
+        headers["Retry-After"] = "5"
     fields = [{"field": f"body.{error.field}", "detail": error.detail}] if error.field else []
     return answer(status, error.code, error.detail, title=error.title, fields=fields, headers=headers)
+
+
+async def _refused(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, errors.ShouwangError)
+    return refusal(error)
 
 
 async def _does_not_fit(_: Request, error: Exception) -> JSONResponse:
@@ -130,7 +137,15 @@ _CONSTRAINTS = {
     "pk_regions": "a region of this code exists already",
     "uq_assignments_current": "this visitor is assigned to this elder already",
     "ex_bindings_one_wearer_at_a_time": "the device is bound for that time already",
+    "ck_users_visitor_is_somebody": "an account of the role visitor names its visitor",
     "uq_users_username": "an account of this username exists",
+}
+
+
+# Raised by the database's own functions (migrations), when two requests pass our own check side by side.
+_REFUSALS = {
+    "SW001": "this is the last active administrator of its region; make another one first",
+    "SW002": "the audit log is append-only",
 }
 
 
@@ -140,6 +155,8 @@ async def _database(_: Request, error: Exception) -> JSONResponse:
     if state in ("23505", "23P01"):
         named = (words for constraint, words in _CONSTRAINTS.items() if constraint in str(cause))
         return answer(409, "conflict", next(named, "it is there already"))
+    if state in _REFUSALS:
+        return answer(409, "conflict", _REFUSALS[state])
     if state == "23503":
         return answer(422, "invalid-input", "something the request names does not exist, or is still named elsewhere")
     if state.startswith(("22", "23")):

@@ -14,7 +14,7 @@ from app.access import audit
 from app.access.principal import Right, within
 from app.api import pages
 from app.api.bodies import AN_ID, Body, Day, Name, Region12, example
-from app.api.context import NowDep, PrincipalDep, SessionDep
+from app.api.context import NowDep, PrincipalDep, SessionDep, needs
 from app.api.problems import responses
 from app.api.transactional import Transactional, idempotent
 from app.elders import register
@@ -56,7 +56,7 @@ class DutyOut(BaseModel):
     until: date | None = Field(alias="to")
 
 
-@router.get("/regions", summary="Regions within your scope")
+@router.get("/regions", dependencies=[needs(Right.PLACES_READ)], summary="Regions within your scope")
 async def regions(
     who: PrincipalDep,
     session: SessionDep,
@@ -75,9 +75,14 @@ async def regions(
     return pages.Page[RegionOut].model_validate(pages.page(rows, limit, _shape, "code"))
 
 
-@router.post("/regions", status_code=201, responses=responses(409), summary="Add a township or village")
+@router.post(
+    "/regions",
+    status_code=201,
+    responses=responses(409),
+    dependencies=[needs(Right.REGIONS_WRITE)],
+    summary="Add a township or village",
+)
 async def add_region(body: RegionIn, who: PrincipalDep, session: SessionDep, now: NowDep) -> RegionOut:
-    who.must(Right.MANAGE)
     region = await register.add_region(session, who, code=body.code, name=body.name, now=now)
     audit.note(
         session,
@@ -91,12 +96,17 @@ async def add_region(body: RegionIn, who: PrincipalDep, session: SessionDep, now
     return RegionOut.model_validate(_shape(region))
 
 
-@router.get("/regions/{code}", responses=responses(404), summary="One region")
+@router.get("/regions/{code}", responses=responses(404), dependencies=[needs(Right.PLACES_READ)], summary="One region")
 async def region(code: Code, who: PrincipalDep, session: SessionDep) -> RegionOut:
     return RegionOut.model_validate(_shape(await register.region_within(session, who, code)))
 
 
-@router.get("/regions/{code}/duty", responses=responses(404), summary="Who holds the offices, and held them")
+@router.get(
+    "/regions/{code}/duty",
+    responses=responses(404),
+    dependencies=[needs(Right.ELDERS_READ)],
+    summary="Who holds the offices, and held them",
+)
 async def duty(
     code: Code, who: PrincipalDep, session: SessionDep, limit: pages.Limit = 50, cursor: pages.Cursor = None
 ) -> pages.Page[DutyOut]:
@@ -109,10 +119,15 @@ async def duty(
     return pages.Page[DutyOut].model_validate(pages.page(rows, limit, _duty_shape, "id"))
 
 
-@router.post("/regions/{code}/duty", status_code=201, responses=responses(404), summary="Give somebody an office")
+@router.post(
+    "/regions/{code}/duty",
+    status_code=201,
+    responses=responses(404),
+    dependencies=[needs(Right.REGIONS_WRITE)],
+    summary="Give somebody an office",
+)
 async def add_duty(code: Code, body: DutyIn, who: PrincipalDep, session: SessionDep, now: NowDep) -> DutyOut:
     """Village head and deputy belong to a village, township duty to a township."""
-    who.must(Right.MANAGE)
     region = await register.region_within(session, who, code)
     visitor = await register.must_be_visitor(session, who, body.visitor_id)
     made = await register.add_duty(
@@ -128,6 +143,8 @@ async def add_duty(code: Code, body: DutyIn, who: PrincipalDep, session: Session
         region_code=code,
         role=body.role.value,
         visitor_id=str(visitor.id),
+        since=body.since,
+        until=body.until,
     )
     return DutyOut.model_validate(_duty_shape(made))
 

@@ -13,11 +13,15 @@ from uuid import UUID
 import sqlalchemy as sa
 from fastapi import Header, Request, Response
 from fastapi.routing import APIRoute
+from sqlalchemy.exc import SQLAlchemyError
 
-from app.api.context import PrincipalDep, parts_of, session_of
+from app import logs
+from app.access import keys
+from app.api.context import PrincipalDep, parts_of, right_of, session_of
 from app.db import transaction
 from app.errors import IdempotencyMismatch
 
+log = logs.get("api")
 _KEPT_HEADERS = ("etag", "location")
 
 
@@ -43,9 +47,24 @@ class Transactional(APIRoute):
                     await _keep_answer(request, response)
             except Replay as replay:
                 return replay.response
+            finally:
+                await _note_use(request)
             return response
 
         return handler
+
+
+async def _note_use(request: Request) -> None:
+    """An API key's last use, at most once a minute, also when the request itself was refused. Never worth a failure."""
+    key_id = getattr(request.state, "key_used", None)
+    if key_id is None:
+        return
+    parts = parts_of(request)
+    try:
+        async with transaction(parts.sessions) as session:
+            await keys.note_use(session, key_id, now=parts.clock())
+    except (SQLAlchemyError, OSError, TimeoutError) as error:
+        log.warning("the use of an API key could not be noted", error=type(error).__name__)
 
 
 async def idempotent(
@@ -61,9 +80,13 @@ async def idempotent(
         ),
     ] = None,
 ) -> None:
-    """Take the key, or replay its answer. A second request that arrives meanwhile waits for the first to commit."""
+    """Take the key, or replay its answer - to whom may still ask for it. A second request that arrives meanwhile waits
+    for the first to commit."""
     if key is None or request.method != "POST":
         return
+    right = right_of(request.scope["route"])
+    if right is not None:
+        who.must(right)
     session = session_of(request)
     hashed = await _fingerprint(request)
     taken = await session.execute(

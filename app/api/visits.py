@@ -14,7 +14,7 @@ from sqlmodel import col, select
 from app.access.principal import Right, within
 from app.api import pages
 from app.api.bodies import AN_ID, Body, Moment, Note, example
-from app.api.context import NowDep, PrincipalDep, SessionDep
+from app.api.context import NowDep, PrincipalDep, SessionDep, needs
 from app.api.problems import responses
 from app.api.transactional import Transactional, idempotent
 from app.elders import register
@@ -63,7 +63,7 @@ class TimelineItem(BaseModel):
     data: dict[str, Any]
 
 
-@router.get("/visits", summary="Visits within your scope, newest first")
+@router.get("/visits", dependencies=[needs(Right.VISITS_READ)], summary="Visits within your scope, newest first")
 async def visits(
     who: PrincipalDep,
     session: SessionDep,
@@ -85,9 +85,8 @@ async def visits(
     return pages.Page[VisitOut].model_validate(pages.page(rows, limit, _shape, "started_at", "id"))
 
 
-@router.post("/visits", status_code=201, summary="Record a visit")
+@router.post("/visits", status_code=201, dependencies=[needs(Right.VISITS_WRITE)], summary="Record a visit")
 async def record(body: VisitIn, who: PrincipalDep, session: SessionDep, now: NowDep) -> VisitOut:
-    who.must(Right.RECORD_VISITS)
     try:
         elder = await register.elder_within(session, who, body.elder_id)
     except NotFound:
@@ -115,7 +114,9 @@ async def record(body: VisitIn, who: PrincipalDep, session: SessionDep, now: Now
     return VisitOut.model_validate(_shape(visit))
 
 
-@router.get("/visits/{visit_id}", responses=responses(404), summary="One visit")
+@router.get(
+    "/visits/{visit_id}", responses=responses(404), dependencies=[needs(Right.VISITS_READ)], summary="One visit"
+)
 async def visit(visit_id: UUID, who: PrincipalDep, session: SessionDep) -> VisitOut:
     found = await session.get(Visit, visit_id)
     if found is None or not who.sees(found.region_code):
@@ -151,21 +152,27 @@ _TIMELINE = """
     ) AS happened ORDER BY at DESC, id DESC LIMIT :limit
 """
 _TIMES = {
-    "visit_before": "v.started_at, v.id",
-    "alarm_before": "a.raised_at, a.id",
-    "notice_before": "n.created_at, n.id",
-    "binding_before": "b.bound_at, b.id",
+    "visit_before": ("v.started_at, v.id", Right.VISITS_READ),
+    "alarm_before": ("a.raised_at, a.id", Right.ALARMS_READ),
+    "notice_before": ("n.created_at, n.id", Right.ALARMS_READ),
+    "binding_before": ("b.bound_at, b.id", Right.DEVICES_READ),
 }
 
 
-@router.get("/elders/{elder_id}/timeline", responses=responses(404), summary="Everything about an elder in one order")
+@router.get(
+    "/elders/{elder_id}/timeline",
+    responses=responses(404),
+    dependencies=[needs(Right.ELDERS_READ)],
+    summary="Everything about an elder in one order",
+)
 async def elder_timeline(
     elder_id: UUID, who: PrincipalDep, session: SessionDep, limit: pages.Limit = 50, cursor: pages.Cursor = None
 ) -> pages.Page[TimelineItem]:
-    """Visits, alarms, notices and device changes, newest first."""
+    """Visits, alarms, notices and device changes, newest first: those that you may read in their own lists too."""
     await register.elder_within(session, who, elder_id)
     before = pages.decode(cursor, datetime, UUID)
-    clauses = {name: f"({columns}) < (:at, :id)" if before else "true" for name, columns in _TIMES.items()}
+    older = "({}) < (:at, :id)" if before else "true"
+    clauses = {name: older.format(columns) if who.may(right) else "false" for name, (columns, right) in _TIMES.items()}
     values: dict[str, Any] = {"elder_id": elder_id, "limit": limit + 1}
     if before:
         values |= {"at": before[0], "id": before[1]}
