@@ -14,6 +14,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import logs, readiness, words
 from app.access import accounts
@@ -35,12 +36,18 @@ from app.feed import Feed
 from app.ingest import Ingest
 from app.notify import channels as channel_files
 from app.notify.channel import Channels
+from app.notify.channels._http import Http
 from app.notify.channels.device import DeviceChannel
 from app.notify.dispatcher import Dispatcher
 from app.readiness import Finding
 from app.settings import Settings, kept_secret, load_keys
 from app.signals import Signal, Signals
 from app.ticks import Ticks
+from app.webhooks import queue as webhook_queue
+from app.webhooks import sender as webhook_sender
+from app.webhooks.messages import Composer
+from app.webhooks.sender import Sender
+from app.webhooks.terms import Terms
 
 log = logs.get("main")
 ROLES = ("api", "ingest", "worker")
@@ -114,6 +121,8 @@ class Server:
         self.desk = AlarmDesk(sealer, shapes, links)
         self.channels: Channels = channel_files.build(self.settings)
         self.feed = Feed(self.sessions, shapes, self.clock, self.signals.events[Signal.FEED])
+        self.terms = Terms.of(self.settings)
+        self.composer = Composer(sealer, shapes)
         parts = Parts(
             sessions=self.sessions,
             clock=self.clock,
@@ -124,6 +133,8 @@ class Server:
             links=links,
             channels=self.channels,
             feed=self.feed,
+            composer=self.composer,
+            terms=self.terms,
         )
         self.process = f"{socket.gethostname()[:60]}:{os.getpid()}"
         return application.build(
@@ -175,9 +186,20 @@ class Server:
             self.sessions, self.channels, self.desk, self.clock, self.signals.events[Signal.OUTBOX]
         )
         self._loop("dispatcher", self.dispatcher.run)
-        self.ticks = Ticks(self.sessions, self.clock, self.settings.tz)
+        self._start_webhooks(stack)
+        self.ticks = Ticks(self.sessions, self.clock, self.settings.tz, sweeps=[self._sweep_webhooks])
         self.ticks.start()
         stack.callback(self.ticks.stop)
+
+    def _start_webhooks(self, stack: AsyncExitStack) -> None:
+        http = Http(allow_private=self.terms.allow_private, timeout_s=webhook_sender.TIMEOUT_S)
+        wake = self.signals.listen(Signal.FEED, Signal.WEBHOOKS)
+        sender = Sender(self.sessions, self.composer, http, self.clock, wake, self.terms)
+        stack.push_async_callback(sender.close)
+        self._loop("webhooks", sender.run)
+
+    async def _sweep_webhooks(self, session: AsyncSession, now: datetime) -> None:
+        await webhook_queue.sweep(session, terms=self.terms, now=now)
 
     def _client_id(self, stack: AsyncExitStack, kind: str) -> str:
         """The same after a restart, so that the broker's session goes on; another for each process of this folder."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import logs
 from app.alarms.due import take_due_steps
@@ -19,13 +21,17 @@ _EVERY_S = 0.5
 _KEEP_ANSWERS = timedelta(days=2)
 
 
-class Ticks:
-    """Looks for due work twice a second."""
+Sweep = Callable[[AsyncSession, datetime], Awaitable[object]]
 
-    def __init__(self, sessions: Sessions, clock: Clock, tz: ZoneInfo) -> None:
+
+class Ticks:
+    """Looks for due work twice a second. `sweeps` are other rooms' hourly tidying, each in a transaction of its own."""
+
+    def __init__(self, sessions: Sessions, clock: Clock, tz: ZoneInfo, *, sweeps: Sequence[Sweep] = ()) -> None:
         self._sessions = sessions
         self._clock = clock
         self._tz = tz
+        self._sweeps = (_forget_answers, *sweeps)
         self._scheduler = AsyncIOScheduler(timezone=tz)
         self.last_look: datetime | None = None
 
@@ -52,12 +58,16 @@ class Ticks:
             return await take_due_steps(session, now=self._clock(), tz=self._tz)
 
     async def _sweep(self) -> None:
-        """Idempotent answers are kept for two days."""
-        try:
-            async with transaction(self._sessions) as session:
-                await session.execute(
-                    sa.text("DELETE FROM idempotent_answers WHERE created_at < :before"),
-                    {"before": self._clock() - _KEEP_ANSWERS},
-                )
-        except (SQLAlchemyError, OSError, TimeoutError) as error:
-            log.warning("could not sweep", error=type(error).__name__)
+        for sweep in self._sweeps:
+            try:
+                async with transaction(self._sessions) as session:
+                    await sweep(session, self._clock())
+            except (SQLAlchemyError, OSError, TimeoutError) as error:
+                log.warning("could not sweep", error=type(error).__name__)
+
+
+async def _forget_answers(session: AsyncSession, now: datetime) -> None:
+    """Idempotent answers are kept for two days."""
+    await session.execute(
+        sa.text("DELETE FROM idempotent_answers WHERE created_at < :before"), {"before": now - _KEEP_ANSWERS}
+    )

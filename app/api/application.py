@@ -25,6 +25,7 @@ from app.api import (
     running,
     stream,
     visits,
+    webhooks,
 )
 from app.api.answer import AnswerIn, PageRefusal, refusal_page
 from app.api.context import Parts, principal
@@ -75,7 +76,7 @@ def _include_api(app: FastAPI) -> None:
     app.include_router(auth.public, prefix=BASE, responses=responses(400, 413, 503))
     app.include_router(stream.router, prefix=BASE)  # before /alarms/{alarm_id}
     guarded = APIRouter(dependencies=[Depends(principal)], responses=responses(400, 401, 403, 409, 413, 422, 503))
-    for area in (auth, regions, elders, contacts, devices, policies, visits, alarms):
+    for area in (auth, regions, elders, contacts, devices, policies, visits, alarms, webhooks):
         guarded.include_router(area.router)
     app.include_router(guarded, prefix=BASE)
 
@@ -93,7 +94,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     for model in (Problem, AnswerIn):
         _add_schema(schemas, model)
-    document["webhooks"] = {"alarm": {"post": _webhook()}}
+    document["webhooks"] = {"alarm": {"post": _webhook()}, **webhooks.described()}
     app.openapi_schema = document
     return document
 

@@ -21,6 +21,8 @@ from app.db import Sessions
 from app.errors import NotLoggedIn
 from app.feed import Feed
 from app.notify.channel import Channels
+from app.webhooks.messages import Composer
+from app.webhooks.terms import Terms
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Parts:
     links: Links
     channels: Channels
     feed: Feed
+    composer: Composer
+    terms: Terms
     guard: LoginGuard = field(default_factory=LoginGuard)
 
 
