@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from yarl import URL
 
@@ -10,8 +10,8 @@ from app.errors import InvalidInput
 
 LONGEST_URL = 2000
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052
-# Public by its number, but inside a cloud the address of its own management service (Azure's).
-_MANAGEMENT = IPv4Address("168.63.129.16")
+# Public by their numbers, but inside a cloud the addresses of its own management services.
+_MANAGEMENT = (IPv4Network("168.63.129.16/32"), IPv4Network("192.0.0.0/24"))
 _GOOD_URL = "a webhook address is an http:// or https:// URL with a host, without user name and password"
 
 
@@ -25,7 +25,7 @@ def is_private(host: str) -> bool:
             return is_private(str(inner))
         if address.is_site_local:
             return True
-    if address == _MANAGEMENT:
+    if any(address in network for network in _MANAGEMENT):
         return True
     # `is_global` alone lets multicast and a part of the reserved ranges pass.
     return not address.is_global or address.is_multicast or address.is_reserved or address.is_unspecified
