@@ -487,7 +487,9 @@ async def test_long_failure_pauses_and_shows_as_a_finding(stage: Stage) -> None:
     await stage.pass_time(timedelta(hours=32))
     row = await stage.row(id_)
     assert (row.paused_reason, row.paused_at is not None) == ("failing", True)
-    assert await stage.states(id_) == ["failed", "held"]
+    await stage.alarm()
+    await stage.sender.drain()
+    assert await stage.states(id_) == ["failed", "failed", "held"]
     assert "paused_webhook" in await stage.world.findings()
     assert "failing_webhook" not in await stage.world.findings()
 
