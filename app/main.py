@@ -24,6 +24,7 @@ from app.alarms.links import Links
 from app.alarms.views import Shapes
 from app.api import application
 from app.api.context import Parts
+from app.api.protocol import GuardedProtocol
 from app.clock import Clock, system_clock
 from app.db import connect, migrate, sessions, transaction
 from app.devices.codec import Registry
@@ -143,6 +144,8 @@ class Server:
             lifespan=self.lifespan,
             inner_findings=self.findings,
             ingest_lag_s=self.ingest_lag_s,
+            origins=self.settings.allowed_origins,
+            https=self.settings.base_url.startswith("https://"),
         )
 
     @asynccontextmanager
@@ -322,7 +325,7 @@ def serve(settings: Settings, roles: Collection[str], *, embedded: Embedded | No
         migrate(running.database_url)
         server = Server(settings, running, roles)
         config = uvicorn.Config(
-            server.build(), host=settings.http_host, port=settings.http_port, loop="uvloop", http="httptools",
+            server.build(), host=settings.http_host, port=settings.http_port, loop="uvloop", http=GuardedProtocol, ws="none",
             log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=5,
             timeout_keep_alive=30,
         )  # fmt: skip

@@ -1,10 +1,13 @@
-"""What stands before every route: a limit for bodies, and a net for our own mistakes."""
+"""What stands before every route: an id, a limit for bodies, and a net for our own mistakes."""
 
 from __future__ import annotations
 
+import re
+import secrets
 import traceback
 
 import anyio
+import structlog
 from fastapi import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -45,6 +48,32 @@ class Mistakes:
 def _reader_left(error: Exception) -> bool:
     """A watcher of the feed closed the connection while a fact was on its way to it: no mistake."""
     return isinstance(error, ExceptionGroup) and error.split(_STREAM_ENDED)[1] is None
+
+
+class RequestIds:
+    """Each request has an id: the one it brought, when that is harmless, or a new one. The answer, the log lines of this
+    request and the problem of our own mistake say it."""
+
+    _HARMLESS = re.compile(rb"[A-Za-z0-9._-]{8,64}")
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        brought = dict(scope["headers"]).get(b"x-request-id", b"")
+        request_id = brought if self._HARMLESS.fullmatch(brought) else secrets.token_hex(8).encode()
+        scope.setdefault("state", {})["request_id"] = request_id.decode()
+
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id.decode()):
+            await self._app(scope, receive, told)
 
 
 class BodyLimit:
