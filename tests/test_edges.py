@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
+import sqlalchemy as sa
 import structlog
 import uvicorn
 from fastapi import FastAPI, Request
@@ -23,8 +24,10 @@ from fastapi.responses import StreamingResponse
 from app.api import application, edges
 from app.api.context import Parts
 from app.api.protocol import MOST_HEAD, MOST_HEADERS, GuardedProtocol
+from app.db import transaction
 from app.settings import SettingsError, load
 from scripts import audit
+from tests.world import VILLAGE, World
 
 if TYPE_CHECKING:
     from tests.live import Live
@@ -311,6 +314,24 @@ async def test_a_handler_that_does_not_come_to_an_end_is_stopped() -> None:
         async with http.post(f"http://127.0.0.1:{port}/take", data=b"abc") as answer:
             assert await answer.text() == "3"
     assert app.state.undone == ["think"]
+
+
+async def test_what_a_stopped_handler_had_begun_is_rolled_back(world: World) -> None:
+    app = FastAPI()
+
+    @app.post("/begin")
+    async def begin() -> None:
+        async with transaction(world.sessions) as session:
+            await session.execute(sa.text("UPDATE regions SET name = 'changed' WHERE code = :code"), {"code": VILLAGE})
+            await session.execute(sa.text("SELECT pg_sleep(20)"))
+
+    app.add_middleware(edges.Deadlines, answer_s=0.3)
+    async with served(app) as port, aiohttp.ClientSession() as http:
+        for _ in range(12):  # more often than the pool has connections
+            async with http.post(f"http://127.0.0.1:{port}/begin") as answer:
+                assert answer.status == 503
+    assert await world.value("SELECT name FROM regions WHERE code = :code", code=VILLAGE) != "changed"
+    await world.do("UPDATE regions SET name = 'free' WHERE code = :code", code=VILLAGE)  # nobody holds the row
 
 
 async def test_a_stream_of_events_may_last() -> None:

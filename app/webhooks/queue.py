@@ -15,10 +15,12 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app import logs
 from app.signals import Signal, signal_sql
 from app.webhooks.terms import Terms
 from app.webhooks.vocabulary import TEST, PauseReason
 
+log = logs.get("webhooks")
 LEASE = timedelta(seconds=30)  # longer than one sending can take
 
 
@@ -243,6 +245,7 @@ async def pause(session: AsyncSession, ids: Collection[UUID], reason: PauseReaso
     rows = await session.execute(_PAUSE, {"ids": sorted(ids), "reason": reason.value, "now": now})
     paused = [row.id for row in rows]
     if paused:
+        log.warning("subscriptions rest", reason=reason.value, subscriptions=[str(id_) for id_ in paused])
         await session.execute(_KEEP_BACK, {"ids": paused, "now": now})
 
 
