@@ -107,21 +107,27 @@ class Deadlines:
         waiting = _brings_a_body(scope)  # for its body
         started = lasting = False
 
+        def allow(seconds: float | None) -> None:
+            if not limit.expired():  # what is said while everything is being stopped changes nothing
+                limit.reschedule(None if seconds is None else now() + seconds)
+
         async def taken() -> Message:
             nonlocal waiting
             message = await receive()
             if waiting and not message.get("more_body", False):
                 waiting = False
                 if not started:
-                    limit.reschedule(now() + self._answer_s)
+                    allow(self._answer_s)
             return message
 
         async def watched(message: Message) -> None:
             nonlocal started, lasting
             if message["type"] == "http.response.start":
                 started = True
-                lasting = any(n.lower() == b"content-type" and v.startswith(_EVENTS) for n, v in message["headers"])
-            limit.reschedule(None if lasting else now() + self._stall_s)
+                lasting = any(
+                    n.lower() == b"content-type" and v.startswith(_EVENTS) for n, v in message.get("headers", [])
+                )
+            allow(None if lasting else self._stall_s)
             await send(message)
 
         try:

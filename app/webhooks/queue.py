@@ -164,7 +164,7 @@ _PAUSE = sa.text(
 )
 _TOO_LONG = sa.text(
     "SELECT id FROM webhook_subscriptions WHERE paused_at IS NULL AND (failing_since <= :before OR failures >= :failures) "
-    "ORDER BY id FOR UPDATE"
+    "ORDER BY id FOR UPDATE SKIP LOCKED"  # another worker that holds one judges it itself
 )
 _KEEP_BACK = sa.text(
     "UPDATE webhook_deliveries SET state = 'held' WHERE subscription_id = ANY(CAST(:ids AS uuid[])) "
