@@ -14,6 +14,7 @@ def set_up(level: str, *, human: bool = False) -> None:
     renderer: Any = structlog.dev.ConsoleRenderer() if human else structlog.processors.JSONRenderer(ensure_ascii=False)
     structlog.configure(
         processors=[
+            structlog.contextvars.merge_contextvars,  # the request's id
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,

@@ -15,6 +15,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import logs, readiness, words
 from app.access import accounts
@@ -27,6 +28,7 @@ from app.alarms.links import Links
 from app.alarms.views import Shapes
 from app.api import application
 from app.api.context import Parts
+from app.api.protocol import GuardedProtocol
 from app.clock import Clock, system_clock
 from app.db import connect, migrate, sessions, transaction
 from app.devices.codec import Registry
@@ -41,12 +43,18 @@ from app.ingest import Ingest
 from app.lanes import Lane
 from app.notify import channels as channel_files
 from app.notify.channel import Channels
+from app.notify.channels._http import Http
 from app.notify.channels.device import DeviceChannel
 from app.notify.dispatcher import Dispatcher
 from app.readiness import Finding
 from app.settings import Settings, SettingsError, kept_secret, load_keys
 from app.signals import Signal, Signals
 from app.ticks import Ticks
+from app.webhooks import queue as webhook_queue
+from app.webhooks import sender as webhook_sender
+from app.webhooks.messages import Composer
+from app.webhooks.sender import Sender
+from app.webhooks.terms import Terms
 
 log = logs.get("main")
 ROLES = ("api", "ingest", "worker")
@@ -129,6 +137,8 @@ class Server:
         self.desk = AlarmDesk(sealer, shapes, links)
         self.channels: Channels = channel_files.build(self.settings)
         self.feed = Feed(self.sessions, shapes, self.clock, self.signals.events[Signal.FEED])
+        self.terms = Terms.of(self.settings)
+        self.composer = Composer(sealer, shapes)
         parts = Parts(
             sessions=self.sessions,
             clock=self.clock,
@@ -141,6 +151,8 @@ class Server:
             access=access(self.settings, keys.token),
             proxies=self.settings.proxies,
             secure_cookies=self.settings.base_url.startswith("https://"),
+            composer=self.composer,
+            terms=self.terms,
         )
         self.process = f"{socket.gethostname()[:60]}:{os.getpid()}"
         return application.build(
@@ -149,6 +161,8 @@ class Server:
             lifespan=self.lifespan,
             inner_findings=self.findings,
             ingest_lag_s=self.ingest_lag_s,
+            origins=self.settings.allowed_origins,
+            https=self.settings.base_url.startswith("https://"),
         )
 
     @asynccontextmanager
@@ -196,7 +210,8 @@ class Server:
             self.signals.events[Signal.OUTBOX],
         )
         self._loop("dispatcher", self.dispatcher.run)
-        self.ticks = Ticks(self.sessions, self.clock, self.settings.tz)
+        self._start_webhooks(stack)
+        self.ticks = Ticks(self.sessions, self.clock, self.settings.tz, sweeps=[self._sweep_webhooks])
         self.ticks.start()
         stack.callback(self.ticks.stop)
 
@@ -204,6 +219,16 @@ class Server:
         lane = Lane(self.embedded.database_url)
         stack.push_async_callback(lane.close)
         return lane
+
+    def _start_webhooks(self, stack: AsyncExitStack) -> None:
+        http = Http(allow_private=self.terms.allow_private, timeout_s=webhook_sender.TIMEOUT_S)
+        wake = self.signals.listen(Signal.FEED, Signal.WEBHOOKS)
+        sender = Sender(self.sessions, self.composer, http, self.clock, wake, self.terms)
+        stack.push_async_callback(sender.close)
+        self._loop("webhooks", sender.run)
+
+    async def _sweep_webhooks(self, session: AsyncSession, now: datetime) -> None:
+        await webhook_queue.sweep(session, terms=self.terms, now=now)
 
     def _client_id(self, stack: AsyncExitStack, kind: str) -> str:
         """The same after a restart, so that the broker's session goes on; another for each process of this folder."""
@@ -343,7 +368,7 @@ def serve(settings: Settings, roles: Collection[str], *, embedded: Embedded | No
         asyncio.run(_first_administrator(settings, running.database_url, now=system_clock()))
         server = Server(settings, running, roles)
         config = uvicorn.Config(
-            server.build(), host=settings.http_host, port=settings.http_port, loop="uvloop", http="httptools",
+            server.build(), host=settings.http_host, port=settings.http_port, loop="uvloop", http=GuardedProtocol, ws="none",
             log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=5,
             timeout_keep_alive=30, proxy_headers=False,  # app/api/origin.py reads them, from whom the settings trust
         )  # fmt: skip

@@ -18,3 +18,7 @@ NOTICE_SECONDS = Histogram(
 ALARMS_OPEN = Gauge("shouwang_alarms_open", "Unresolved alarms", ["severity"])
 INGEST_LAG = Gauge("shouwang_ingest_lag_seconds", "Age of the oldest message taken from the broker and not committed")
 OLDEST_UNTOLD = Gauge("shouwang_oldest_untold_alarm_seconds", "Age of the oldest open alarm nobody was told of yet")
+WEBHOOK_DELIVERIES = Counter("shouwang_webhook_deliveries", "Deliveries to subscribers after each attempt", ["state"])
+WEBHOOK_SECONDS = Histogram(
+    "shouwang_webhook_seconds", "From an event to its delivery to a subscriber at the first try", buckets=_FAST
+)

@@ -13,6 +13,7 @@ from app.db import newest_revision, schema_revision
 _LATE = timedelta(seconds=30)
 _SILENT = timedelta(seconds=30)
 _FORGOTTEN = timedelta(minutes=10)
+_LONG_FAILING = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,14 @@ _QUESTIONS: tuple[tuple[str, bool, str, str], ...] = (
         "unreachable_alarm", False, "open alarms of which nobody could be told",
         "SELECT id::text FROM alarms WHERE state <> 'resolved' AND unreachable_since IS NOT NULL",
     ),
+    (
+        "paused_webhook", False, "webhook subscriptions that hear nothing: paused by the server, see their paused_reason",
+        "SELECT id::text FROM webhook_subscriptions WHERE paused_at IS NOT NULL AND paused_reason <> 'by_hand'",
+    ),
+    (
+        "failing_webhook", False, "webhook subscriptions to which nothing could be delivered for more than an hour",
+        "SELECT id::text FROM webhook_subscriptions WHERE paused_at IS NULL AND failing_since < :long_failing",
+    ),
 )  # fmt: skip
 
 
@@ -68,7 +77,10 @@ async def look(session: AsyncSession, *, now: datetime, today: date) -> list[Fin
     revision = await schema_revision(session)
     if revision != newest_revision():
         return [Finding("schema", True, 1, f"the schema is at {revision}; run `shouwang migrate`")]
-    values = {"late": now - _LATE, "silent": now - _SILENT, "forgotten": now - _FORGOTTEN, "today": today}
+    values = {
+        "late": now - _LATE, "silent": now - _SILENT, "forgotten": now - _FORGOTTEN, "today": today,
+        "long_failing": now - _LONG_FAILING,
+    }  # fmt: skip
     found = []
     for name, blocking, detail, query in _QUESTIONS:
         text = sa.text(f"SELECT id, count(*) OVER () FROM ({query}) AS q(id) LIMIT {_SAMPLE}")  # noqa: S608 - constants

@@ -6,6 +6,7 @@ import base64
 import binascii
 import ipaddress
 import os
+import re
 import secrets
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +19,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 PREFIX = "SHOUWANG_"
 KEY_BYTES = 32
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+# What a browser sends as Origin: scheme, host in lower case, port unless it is the usual one.
+_ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 
 
 class SettingsError(Exception):
@@ -50,6 +53,12 @@ class Settings(BaseSettings):
     access_token_seconds: int = Field(default=900, ge=5, le=86_400)
     refresh_token_days: int = Field(default=30, ge=1, le=365)
     trusted_proxies: str = ""
+    webhook_retries_s: str = "5,30,120,600,1800,3600,7200,14400,28800,36000"
+    webhook_pause_after_s: int = Field(default=3 * 86_400, ge=1, le=30 * 86_400)
+    webhook_pause_after_failures: int = Field(default=100, ge=1, le=1_000_000)
+    webhook_log_days: int = Field(default=30, ge=1, le=3650)
+    webhook_secret_overlap_s: int = Field(default=86_400, ge=0, le=30 * 86_400)
+    cors_origins: str = ""
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
 
     smtp_url: SecretStr = SecretStr("")
@@ -81,6 +90,15 @@ class Settings(BaseSettings):
         """The addresses whose `X-Forwarded-For` is believed."""
         return _networks(self.trusted_proxies)
 
+    @property
+    def webhook_retry_seconds(self) -> tuple[int, ...]:
+        return tuple(int(text) for text in self.webhook_retries_s.split(","))
+
+    @property
+    def allowed_origins(self) -> tuple[str, ...]:
+        """Front ends on other hosts whose pages may call the API from a browser."""
+        return tuple(text.strip() for text in self.cors_origins.split(",") if text.strip())
+
     @field_validator("trusted_proxies")
     @classmethod
     def _addresses(cls, value: str) -> str:
@@ -88,6 +106,24 @@ class Settings(BaseSettings):
             _networks(value)
         except ValueError:
             raise ValueError("must be addresses or networks with commas between, like 10.0.0.5,172.18.0.0/16") from None
+        return value
+
+    @field_validator("webhook_retries_s")
+    @classmethod
+    def _seconds(cls, value: str) -> str:
+        parts = [part.strip() for part in value.split(",")]
+        if len(parts) > 50 or not all(p.isascii() and p.isdigit() and len(p) < 7 for p in parts):
+            raise ValueError("must be seconds between the tries, with commas: 5,30,120")
+        return ",".join(parts)
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: str) -> str:
+        for origin in filter(None, (part.strip() for part in value.split(","))):
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is not an origin like https://front.example.org (no path, no *), with commas between"
+                )
         return value
 
     @field_validator("timezone")

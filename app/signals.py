@@ -19,6 +19,7 @@ log = logs.get("signals")
 class Signal(StrEnum):
     FEED = "feed"  # facts were committed
     OUTBOX = "outbox"  # notices wait
+    WEBHOOKS = "webhooks"  # deliveries to subscribers wait
 
 
 def signal_sql(signal: Signal) -> str:
@@ -32,6 +33,13 @@ class Signals:
     def __init__(self, url: str) -> None:
         self._url = url
         self.events = {signal: asyncio.Event() for signal in Signal}
+        self._more: list[tuple[frozenset[Signal], asyncio.Event]] = []
+
+    def listen(self, *signals: Signal) -> asyncio.Event:
+        """Another loop's own event, set by any of these signals: the loops of `events` clear theirs."""
+        event = asyncio.Event()
+        self._more.append((frozenset(signals), event))
+        return event
 
     async def run(self) -> None:
         """Listen until cancelled, across restarts of the database."""
@@ -56,10 +64,14 @@ class Signals:
 
     def _heard(self, payload: str) -> None:
         if payload in {signal.value for signal in Signal}:
-            self.events[Signal(payload)].set()
+            signal = Signal(payload)
+            self.events[signal].set()
+            for signals, event in self._more:
+                if signal in signals:
+                    event.set()
 
     def _wake_all(self) -> None:
-        for event in self.events.values():
+        for event in [*self.events.values(), *(event for _, event in self._more)]:
             event.set()
 
 

@@ -6,5 +6,6 @@ from app.devices import tables as devices
 from app.elders import tables as elders
 from app.notify import tables as notify
 from app.visits import tables as visits
+from app.webhooks import tables as webhooks
 
-__all__ = ["access", "alarms", "devices", "elders", "notify", "visits"]
+__all__ = ["access", "alarms", "devices", "elders", "notify", "visits", "webhooks"]

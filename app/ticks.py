@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import logs
 from app.access import accounts, audit
@@ -20,13 +22,17 @@ _EVERY_S = 0.5
 _KEEP_ANSWERS = timedelta(days=2)
 
 
-class Ticks:
-    """Looks for due work twice a second."""
+Sweep = Callable[[AsyncSession, datetime], Awaitable[object]]
 
-    def __init__(self, sessions: Sessions, clock: Clock, tz: ZoneInfo) -> None:
+
+class Ticks:
+    """Looks for due work twice a second. `sweeps` are other rooms' hourly tidying, each in a transaction of its own."""
+
+    def __init__(self, sessions: Sessions, clock: Clock, tz: ZoneInfo, *, sweeps: Sequence[Sweep] = ()) -> None:
         self._sessions = sessions
         self._clock = clock
         self._tz = tz
+        self._sweeps = (_forget_answers, _forget_logins, _tell_the_audit_head, *sweeps)
         self._scheduler = AsyncIOScheduler(timezone=tz)
         self.last_look: datetime | None = None
 
@@ -53,15 +59,26 @@ class Ticks:
             return await take_due_steps(session, now=self._clock(), tz=self._tz)
 
     async def _sweep(self) -> None:
-        """Idempotent answers are kept for two days; log-ins that are over are forgotten. The head of the audit log goes
-        into the server's log: a place outside the database to compare it with."""
-        try:
-            async with transaction(self._sessions) as session:
-                await accounts.sweep(session, now=self._clock())
-                log.info("audit head", head=str(await audit.head(session)))
-                await session.execute(
-                    sa.text("DELETE FROM idempotent_answers WHERE created_at < :before"),
-                    {"before": self._clock() - _KEEP_ANSWERS},
-                )
-        except (SQLAlchemyError, OSError, TimeoutError) as error:
-            log.warning("could not sweep", error=type(error).__name__)
+        for sweep in self._sweeps:
+            try:
+                async with transaction(self._sessions) as session:
+                    await sweep(session, self._clock())
+            except (SQLAlchemyError, OSError, TimeoutError) as error:
+                log.warning("could not sweep", error=type(error).__name__)
+
+
+async def _forget_answers(session: AsyncSession, now: datetime) -> None:
+    """Idempotent answers are kept for two days."""
+    await session.execute(
+        sa.text("DELETE FROM idempotent_answers WHERE created_at < :before"), {"before": now - _KEEP_ANSWERS}
+    )
+
+
+async def _forget_logins(session: AsyncSession, now: datetime) -> None:
+    """Log-ins that are over are forgotten."""
+    await accounts.sweep(session, now=now)
+
+
+async def _tell_the_audit_head(session: AsyncSession, _: datetime) -> None:
+    """The head of the audit log goes into the server's log: a place outside the database to compare it with."""
+    log.info("audit head", head=str(await audit.head(session)))

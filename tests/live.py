@@ -101,6 +101,7 @@ class Receiver:
 
     status: int = 200
     taken: list[tuple[str, dict[str, str], dict[str, Any]]] = field(default_factory=list, repr=False)
+    raw: list[tuple[str, bytes]] = field(default_factory=list, repr=False)  # what the signatures are of
 
     def __post_init__(self) -> None:
         owner = self
@@ -108,6 +109,7 @@ class Receiver:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
+                owner.raw.append((self.path, body))
                 owner.taken.append((self.path, {k.lower(): v for k, v in self.headers.items()}, json.loads(body)))
                 self.send_response(500 if self.path.startswith("/broken") else owner.status)
                 self.send_header("content-length", "0")

@@ -25,10 +25,16 @@ import paho.mqtt.client as mqtt
 import pytest
 from aiohttp import web
 from sqlalchemy.exc import SQLAlchemyError
+from sqlmodel import select
 
+from app.access.principal import Principal
+from app.access.tables import User
 from app.clock import system_clock
+from app.db import transaction
 from app.embedded.broker import EmbeddedBroker, free_port
 from app.embedded.postgres import EmbeddedPostgres
+from app.webhooks import subscriptions
+from app.webhooks.vocabulary import EventType
 from tests.world import DATA_KEY, TOKEN_KEY, Person, World
 
 pytestmark = pytest.mark.slow
@@ -329,6 +335,40 @@ async def test_killed_at_the_embedded_broker(
     village: World, receiver: Receiver, server: StartServer, embedded_broker: EmbeddedBroker, point: str
 ) -> None:
     await crash_and_come_back(village, receiver, server, embedded_broker.url, embedded_broker.port, point)
+
+
+# --- a subscriber's messages ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("point", ["after_webhook_claim", "after_webhook_send_before_record"])
+async def test_a_subscriber_hears_it_in_spite_of_a_kill_with_the_same_webhook_id(
+    village: World, receiver: Receiver, server: StartServer, embedded_broker: EmbeddedBroker, point: str
+) -> None:
+    elder = await village.elder()
+    await village.contact(elder, "daughter", addresses=[receiver.url("daughter")])
+    process = await server(embedded_broker.url).start(crash_at=point)
+    async with transaction(village.sessions) as session:
+        admin = (await session.execute(select(User))).scalar_one()
+        owner = Principal(admin.id, admin.username, admin.role, admin.region_code, None)
+        await subscriptions.create(
+            session, owner, url=receiver.url("front"), event_types=[EventType.ALARM_RAISED], region_code=None,
+            description=None, sealer=village.sealer, now=system_clock(),
+        )  # fmt: skip
+    await village.message(await village.device(elder), {"type": "sos"})
+    await process.dies()
+    sent_before = len(receiver.ids("front"))
+    assert sent_before == (1 if point == "after_webhook_send_before_record" else 0)
+    # The dead worker's lease runs out.
+    await village.do("UPDATE webhook_deliveries SET due_at = due_at - interval '1 minute' WHERE state = 'sending'")
+    await process.start()
+    await until(lambda: len(receiver.ids("front")) == sent_before + 1, process.log)
+    assert len(set(receiver.ids("front"))) == 1
+
+    async def delivered() -> bool:
+        return [row.state for row in await village.rows("SELECT state FROM webhook_deliveries")] == ["delivered"]
+
+    await until(delivered, process.log)
+    process.stop()
 
 
 # --- the database goes away -----------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any
@@ -21,6 +21,8 @@ from app.api import (
     auth,
     contacts,
     devices,
+    docs,
+    edges,
     elders,
     policies,
     problems,
@@ -29,6 +31,7 @@ from app.api import (
     stream,
     users,
     visits,
+    webhooks,
 )
 from app.api.answer import AnswerIn, PageRefusal, refusal_page
 from app.api.context import Parts, principal, right_of
@@ -39,7 +42,7 @@ from app.readiness import Finding
 BASE = "/api/v1"
 _MAX_BODY = 1024 * 1024
 # What is open to somebody without a log-in. Every other route asks for one, and declares the right it needs.
-PUBLIC = frozenset({"healthz", "readyz", "read_metrics", "asyncapi", "show", "act", "token"})
+PUBLIC = frozenset({"healthz", "readyz", "read_metrics", "asyncapi", "show", "act", "token", "docs", "start", "asset"})
 _DESCRIPTION = """Alarms from the homes of older people, and the visiting-care ledger beside them.
 
 Get a token from `POST /api/v1/auth/token`, or an API key from `POST /api/v1/api-keys`, and send it as
@@ -57,33 +60,42 @@ def build(
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
     inner_findings: Findings = list,
     ingest_lag_s: Lag = lambda _: 0.0,
+    origins: Sequence[str] = (),
+    https: bool = False,
 ) -> FastAPI:
     """The application. A process without the `api` role still says how it is: /healthz, /readyz, /metrics."""
     app = FastAPI(
-        title="Shouwang 守望", version="1", description=_DESCRIPTION, lifespan=lifespan, redoc_url=None,
+        title="Shouwang 守望", version="1", description=_DESCRIPTION, lifespan=lifespan, redoc_url=None, docs_url=None,
         generate_unique_id_function=_operation_id,
     )  # fmt: skip
     app.state.parts = parts
     app.state.inner_findings = inner_findings
     app.state.ingest_lag_s = ingest_lag_s
+    # The last one added stands outermost.
     app.add_middleware(BodyLimit, most=_MAX_BODY)
+    app.add_middleware(edges.Deadlines)
     app.add_middleware(Mistakes)
+    if origins:
+        app.add_middleware(edges.cross_origin, origins=origins)
+    app.add_middleware(edges.SecurityHeaders, https=https)
     app.add_middleware(RequestIds)
     problems.install(app)
     app.add_exception_handler(PageRefusal, refusal_page)
     app.include_router(running.router)
     if "api" in roles:
+        app.include_router(docs.router)
         _include_api(app)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     return app
 
 
 def _include_api(app: FastAPI) -> None:
-    app.include_router(answer.router, responses=responses(400, 413, 503))
-    app.include_router(auth.public, prefix=BASE, responses=responses(400, 413, 503))
+    app.include_router(answer.router, responses=responses(400, 408, 413, 503))
+    app.include_router(auth.public, prefix=BASE, responses=responses(400, 408, 413, 503))
     app.include_router(stream.router, prefix=BASE)  # before /alarms/{alarm_id}
-    guarded = APIRouter(dependencies=[Depends(principal)], responses=responses(400, 401, 403, 409, 413, 422, 503))
-    for area in (auth, users, api_keys, audit_log, regions, elders, contacts, devices, policies, visits, alarms):
+    guarded = APIRouter(dependencies=[Depends(principal)], responses=responses(400, 401, 403, 408, 409, 413, 422, 503))
+    areas = (auth, users, api_keys, audit_log, regions, elders, contacts, devices, policies, visits, alarms, webhooks)
+    for area in areas:
         guarded.include_router(area.router)
     app.include_router(guarded, prefix=BASE)
     undeclared = [route.name for route, right in guarded_routes(app) if right is None]
@@ -116,7 +128,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
             right = rights.get(operation.get("operationId"))
             if right is not None:  # OpenAPI 3.1: the roles that a request needs stand beside its scheme
                 operation["security"] = [{"HTTPBearer": [right.value]}]
-    document["webhooks"] = {"alarm": {"post": _webhook()}}
+    document["webhooks"] = {"alarm": {"post": _webhook()}, **webhooks.described()}
     app.openapi_schema = document
     return document
 

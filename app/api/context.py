@@ -26,6 +26,8 @@ from app.errors import NotLoggedIn
 from app.feed import Feed
 from app.notify.channel import Channels
 from app.settings import Network
+from app.webhooks.messages import Composer
+from app.webhooks.terms import Terms
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Parts:
     channels: Channels
     feed: Feed
     access: Access
+    composer: Composer
+    terms: Terms
     proxies: Sequence[Network] = ()
     secure_cookies: bool = False
 

@@ -7,6 +7,7 @@ import secrets
 import traceback
 
 import anyio
+import structlog
 from fastapi import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -50,7 +51,8 @@ def _reader_left(error: Exception) -> bool:
 
 
 class RequestIds:
-    """Each request has an id: the one it brought, when that is harmless, or a new one. The answer and the audit log say it."""
+    """Each request has an id: the one it brought, when that is harmless, or a new one. The answer, the audit log, the log
+    lines of this request and the problem of our own mistake say it."""
 
     _HARMLESS = re.compile(rb"[A-Za-z0-9._-]{8,64}")
 
@@ -70,7 +72,8 @@ class RequestIds:
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
             await send(message)
 
-        await self._app(scope, receive, told)
+        with structlog.contextvars.bound_contextvars(request_id=request_id.decode()):
+            await self._app(scope, receive, told)
 
 
 class BodyLimit:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -47,6 +48,9 @@ class Problem(BaseModel):
     status: int = Field(examples=[404])
     detail: str = Field(examples=["no such elder"])
     errors: list[FieldProblem] = Field(default=[])
+    request_id: str | None = Field(
+        default=None, description="Of a 5xx: what to look for in the server's log. Every answer has it in X-Request-ID."
+    )
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -66,6 +70,7 @@ _TITLES = {
     403: "The account has no right to this",
     404: "There is no such thing here",
     405: "The method does not fit the route",
+    408: "The request took too long to arrive",
     409: "It conflicts with what is there",
     410: "No longer valid",
     412: "Somebody changed it in between",
@@ -90,6 +95,10 @@ def answer(
     """A problem document."""
     title = title or _TITLES.get(status, "The request was refused")
     body = {"type": TYPE_BASE + code, "title": title, "status": status, "detail": detail, "errors": fields or []}
+    # Not in a 4xx: what is foreign and what is absent answer alike, to the byte.
+    request_id = structlog.contextvars.get_contextvars().get("request_id")
+    if status >= 500 and request_id:
+        body["request_id"] = request_id
     return JSONResponse(body, status, headers=headers, media_type=MEDIA_TYPE)
 
 

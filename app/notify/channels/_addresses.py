@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from yarl import URL
 
@@ -10,12 +10,14 @@ from app.errors import InvalidInput
 
 LONGEST_URL = 2000
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052
+# Public by their numbers, but inside a cloud the addresses of its own management services.
+_MANAGEMENT = (IPv4Network("168.63.129.16/32"), IPv4Network("192.0.0.0/24"))
 _GOOD_URL = "a webhook address is an http:// or https:// URL with a host, without user name and password"
 
 
 def is_private(host: str) -> bool:
-    """Whether `host`, an address in figures, lies inside: private, loopback, link-local, shared, reserved,
-    multicast or unspecified, also when it is an IPv4 address dressed as IPv6."""
+    """Whether `host`, an address in figures, lies inside: private, loopback, link-local, shared, reserved, multicast,
+    unspecified or a cloud's own service, also when it is an IPv4 address dressed as IPv6."""
     address = ip_address(host)
     if isinstance(address, IPv6Address):
         inner = _inner(address)
@@ -23,6 +25,8 @@ def is_private(host: str) -> bool:
             return is_private(str(inner))
         if address.is_site_local:
             return True
+    if any(address in network for network in _MANAGEMENT):
+        return True
     # `is_global` alone lets multicast and a part of the reserved ranges pass.
     return not address.is_global or address.is_multicast or address.is_reserved or address.is_unspecified
 
