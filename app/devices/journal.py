@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import sqlalchemy as sa
 
 from app.db import Hands
@@ -120,7 +121,17 @@ def _data(one: Observation) -> str:
         body["_faults"] = list(one.faults)
     if one.retained:
         body["_retained"] = True
+    if all(_plain(name) and _plain(value) for name, value in body.items()):
+        return msgspec.json.encode(body).decode()
     return json.dumps(_storable_json(body), ensure_ascii=False)
+
+
+def _plain(value: Any) -> bool:
+    """Nearly every value: nothing in it needs mending."""
+    kind = type(value)
+    if kind is str:
+        return bool(value.isascii() and value.isprintable())
+    return kind is bool or (kind is int and -(2**53) < value < 2**53)
 
 
 def _storable_json(value: Any, room: int = _DEPTH) -> Any:
