@@ -17,7 +17,8 @@ RUN pip wheel --no-index --find-links /wheels --no-deps -w /wheels . \
 
 FROM python:3.11-slim
 RUN useradd --system --uid 10001 --user-group --no-create-home --home-dir /var/lib/shouwang shouwang \
- && install -d -o shouwang -g shouwang -m 0700 /var/lib/shouwang
+ && install -d -o shouwang -g shouwang -m 0700 /var/lib/shouwang \
+ && install -d -o 1883 -g 1883 -m 0700 /mosquitto/auth
 COPY --from=build /opt/shouwang /opt/shouwang
 ENV PATH=/opt/shouwang/bin:$PATH \
     PYTHONUNBUFFERED=1 \

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import signal
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -20,10 +23,12 @@ from app.access.vocabulary import Role
 from app.clock import system_clock
 from app.db import connect, sessions, transaction
 from app.db import migrate as migrate_schema
+from app.devices.mosquitto_auth import FAILURES, ByCommand, ByPidFile, Keeper, More, Nobody, in_words
 from app.elders.tables import Visitor
 from app.errors import InvalidInput, NotFound, ShouwangError
 from app.ids import VisitorId
 from app.settings import Settings, SettingsError, load, load_keys, new_key
+from app.signals import Signal, Signals
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, help="Shouwang 守望: alarms and visiting care.")
 
@@ -149,7 +154,9 @@ def check() -> None:
 
     async def look(session: AsyncSession) -> None:
         now = system_clock()
-        found.extend(await readiness.look(session, now=now, today=now.astimezone(settings.tz).date()))
+        today = now.astimezone(settings.tz).date()
+        embedded = server.trust(settings).embedded
+        found.extend(await readiness.look(session, now=now, today=today, embedded_broker=embedded))
 
     _with_database(settings, look, migrate_first=False)
     for finding in sorted(found, key=lambda f: not f.blocking):
@@ -160,6 +167,62 @@ def check() -> None:
     if found:
         raise typer.Exit(1)
     print("Ready: nothing found.")
+
+
+@cli.command("mosquitto-auth")
+def mosquitto_auth(
+    folder: Annotated[Path, typer.Option(help="Where `passwords` and `acl` are written; Mosquitto reads them there.")],
+    once: Annotated[bool, typer.Option("--once", help="Bring them in step once, and end.")] = False,
+    pid_file: Annotated[Path | None, typer.Option(help="The broker's pid_file: it is told by SIGHUP.")] = None,
+    reload: Annotated[str, typer.Option(help="Or a command that tells it, like `systemctl reload mosquitto`.")] = "",
+    more_passwords: Annotated[
+        Path | None, typer.Option(help="Further accounts, as mosquitto_passwd writes them: gateways of other families.")
+    ] = None,
+    more_acl: Annotated[Path | None, typer.Option(help="Their access rules, in Mosquitto's own form.")] = None,
+    every: Annotated[float, typer.Option(min=1, max=3600, help="Seconds between two looks without a sign.")] = 15,
+) -> None:
+    """Keep a Mosquitto's users and access rules in step with the devices' credentials, until ended."""
+    if pid_file and reload:
+        raise typer.BadParameter("choose one of --pid-file and --reload", param_hint="--reload")
+    settings = _settings()
+    login = server.trust(settings).server
+    if login is None or not login.password:
+        raise SettingsError(
+            "SHOUWANG_MQTT_URL must name your Mosquitto with the server's own account, mqtt://user:password@host"
+            + ("" if settings.mqtt_url.get_secret_value() else " (the embedded broker knows no accounts)")
+        )
+    if not folder.is_dir():
+        raise typer.BadParameter(f"{folder} is no folder", param_hint="--folder")
+    teller = ByPidFile(pid_file) if pid_file else ByCommand(reload) if reload else Nobody()
+    more = More(more_passwords, more_acl)
+    keeper = Keeper(folder, login, teller, more=more, say=lambda text: print(text, flush=True))
+    embedded = server.Embedded(settings.model_copy(update={"mqtt_url": type(settings.mqtt_url)("unused")})).start()
+    try:
+        asyncio.run(_keep(embedded.database_url, keeper, once=once, every_s=every))
+    except FAILURES as error:
+        raise RuntimeError(in_words(error)) from None
+    finally:
+        embedded.stop()
+
+
+async def _keep(url: str, keeper: Keeper, *, once: bool, every_s: float) -> None:
+    """Until SIGINT or SIGTERM, or once."""
+    engine = connect(url, pool=2)
+    signals = Signals(url)
+    try:
+        if once:
+            if not await keeper.look(sessions(engine)):
+                print("Nothing to change.")
+            return
+        work = asyncio.gather(
+            signals.run(), keeper.run(sessions(engine), signals.events[Signal.CREDENTIALS], every_s=every_s)
+        )
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, work.cancel)
+        with suppress(asyncio.CancelledError):
+            await work
+    finally:
+        await engine.dispose()
 
 
 @cli.command("new-key")

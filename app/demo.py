@@ -135,7 +135,7 @@ def _introduce(console: Console, base: str, settings: Settings, password: str) -
     console.print(f"""
   API and its documentation   {base}/docs   ({base}/openapi.json, {base}/asyncapi.json)
   ready? measured?            {base}/readyz   {base}/metrics
-  MQTT                        mqtt://127.0.0.1:{settings.mqtt_port}   (no password: for trying out only)
+  MQTT                        mqtt://127.0.0.1:{settings.mqtt_port}   (asks no device who it is: for trying out only)
   administrator               {settings.admin_username}   password   {password}
 
   TOKEN=$(curl -s {base}/api/v1/auth/token -d username={settings.admin_username} -d password={password} \\

@@ -33,7 +33,8 @@ from app.clock import Clock, system_clock
 from app.db import connect, migrate, sessions, transaction
 from app.devices.codec import Registry
 from app.devices.codecs.native import NativeCodec
-from app.devices.mqtt import MqttClient
+from app.devices.credentials import BrokerTrust, Lookups, server_login
+from app.devices.mqtt import MqttClient, Tls
 from app.embedded.broker import EmbeddedBroker
 from app.embedded.ownership import free_slot
 from app.embedded.postgres import EmbeddedPostgres
@@ -61,6 +62,10 @@ ROLES = ("api", "ingest", "worker")
 _BEAT_S = 5.0
 _FIRST_BEAT_S = 2.0  # time to connect to the broker
 _STALLED = timedelta(seconds=15)
+EMBEDDED_BROKER = (
+    "MQTT: this is the embedded broker. It is for trying out: it asks no device who it is, and keeps nothing on disk. "
+    "For real devices set SHOUWANG_MQTT_URL to a Mosquitto or EMQX (docs/devices-trust.md)."
+)
 
 
 @dataclass
@@ -131,6 +136,7 @@ class Server:
         self.engine = connect(self.embedded.database_url, pool=self.settings.database_pool)
         self.sessions = sessions(self.engine)
         self.signals = Signals(self.embedded.database_url)
+        self.tls = tls(self.settings)
         sealer = Sealer(keys.data)
         shapes = Shapes(sealer, self.settings.tz)
         links = Links(keys.token, self.settings.base_url)
@@ -153,6 +159,8 @@ class Server:
             secure_cookies=self.settings.base_url.startswith("https://"),
             composer=self.composer,
             terms=self.terms,
+            broker=trust(self.settings),
+            lookups=Lookups(self.sessions),
         )
         self.process = f"{socket.gethostname()[:60]}:{os.getpid()}"
         return application.build(
@@ -191,7 +199,8 @@ class Server:
         topics = [f"$share/{group}/{topic}" if group else topic for topic in registry.subscriptions] if taking else []
         self.mqtt = MqttClient(
             self.embedded.mqtt_url, client_id=self._client_id(stack, "ingest" if taking else "worker"),
-            subscriptions=topics, clock=self.clock, ca_file=self.settings.mqtt_ca_file,
+            subscriptions=topics, clock=self.clock,
+            tls=self.tls,
         )  # fmt: skip
         self.mqtt.start()
         stack.push_async_callback(self.mqtt.stop)
@@ -346,6 +355,28 @@ async def _first_administrator(settings: Settings, url: str, *, now: datetime) -
         print(f"First administrator: {settings.admin_username}  password: {password}  (shown once)", flush=True)  # noqa: T201
 
 
+def trust(settings: Settings) -> BrokerTrust:
+    """How this server and its broker know each other. Raises `SettingsError` for an MQTT_URL that is none."""
+    url = settings.mqtt_url.get_secret_value()
+    if not url:
+        return BrokerTrust(embedded=True, secret=settings.mqtt_auth_secret.get_secret_value())
+    try:
+        login = server_login(url)
+    except ValueError as error:
+        raise SettingsError(f"SHOUWANG_MQTT_URL {error}") from None
+    return BrokerTrust(embedded=False, server=login, secret=settings.mqtt_auth_secret.get_secret_value())
+
+
+def tls(settings: Settings) -> Tls:
+    """Whom we trust as the broker. Raises `SettingsError` for files that are no certificates."""
+    files = Tls(settings.mqtt_ca_file, settings.mqtt_cert_file, settings.mqtt_key_file)
+    try:
+        files.context()
+    except ValueError as error:
+        raise SettingsError(f"SHOUWANG_MQTT_CA_FILE, _CERT_FILE, _KEY_FILE: {error}") from None
+    return files
+
+
 class _Uvicorn(uvicorn.Server):
     """uvicorn waits for open responses at a shutdown: the streams are told to end first."""
 
@@ -366,6 +397,8 @@ def serve(settings: Settings, roles: Collection[str], *, embedded: Embedded | No
     try:
         migrate(running.database_url)
         asyncio.run(_first_administrator(settings, running.database_url, now=system_clock()))
+        if running.broker is not None:
+            print(EMBEDDED_BROKER, flush=True)  # noqa: T201
         server = Server(settings, running, roles)
         config = uvicorn.Config(
             server.build(), host=settings.http_host, port=settings.http_port, loop="uvloop", http=GuardedProtocol, ws="none",

@@ -71,9 +71,27 @@ _QUESTIONS: tuple[tuple[str, bool, str, str], ...] = (
     ),
 )  # fmt: skip
 
+_EMBEDDED_BROKER = (
+    "the MQTT broker is the embedded one: it lets everybody in under any name and keeps nothing on disk. It is for trying "
+    "out; set SHOUWANG_MQTT_URL to a Mosquitto or EMQX before real devices connect"
+)
+# Asked when the broker is one that can tell devices apart.
+_OWN_BROKER: tuple[tuple[str, bool, str, str], ...] = (
+    (
+        "device_without_credentials", False, "devices bound to an elder that have no password at the broker, or a "
+        "revoked one: POST /api/v1/devices/{device_id}/credentials gives one",
+        "SELECT d.device_id FROM devices d JOIN bindings b ON b.device_id = d.device_id AND b.unbound_at IS NULL "
+        "LEFT JOIN device_credentials c ON c.device_id = d.device_id AND c.password_hash IS NOT NULL "
+        "WHERE d.profile = 'native' AND c.device_id IS NULL",
+    ),
+)  # fmt: skip
 
-async def look(session: AsyncSession, *, now: datetime, today: date) -> list[Finding]:
-    """Everything that is not ready, the blocking first. Ids only: no names, no addresses."""
+
+async def look(session: AsyncSession, *, now: datetime, today: date, embedded_broker: bool | None) -> list[Finding]:
+    """Everything that is not ready, the blocking first. Ids only: no names, no addresses.
+
+    `embedded_broker` says whether the broker is the one that asks nobody for a password; None: leave that out.
+    """
     revision = await schema_revision(session)
     if revision != newest_revision():
         return [Finding("schema", True, 1, f"the schema is at {revision}; run `shouwang migrate`")]
@@ -81,8 +99,11 @@ async def look(session: AsyncSession, *, now: datetime, today: date) -> list[Fin
         "late": now - _LATE, "silent": now - _SILENT, "forgotten": now - _FORGOTTEN, "today": today,
         "long_failing": now - _LONG_FAILING,
     }  # fmt: skip
-    found = []
-    for name, blocking, detail, query in _QUESTIONS:
+    found: list[Finding] = []
+    if embedded_broker:
+        found.append(Finding("embedded_broker", False, 1, _EMBEDDED_BROKER))
+    questions = _QUESTIONS if embedded_broker is not False else (*_QUESTIONS, *_OWN_BROKER)
+    for name, blocking, detail, query in questions:
         text = sa.text(f"SELECT id, count(*) OVER () FROM ({query}) AS q(id) LIMIT {_SAMPLE}")  # noqa: S608 - constants
         used = {key: value for key, value in values.items() if f":{key}" in query}
         rows = (await session.execute(text, used)).all()

@@ -21,6 +21,7 @@ KEY_BYTES = 32
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 # What a browser sends as Origin: scheme, host in lower case, port unless it is the usual one.
 _ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+_LEAST_SECRET = 32
 
 
 class SettingsError(Exception):
@@ -39,6 +40,9 @@ class Settings(BaseSettings):
     mqtt_shared_group: str = Field(default="", pattern=r"^[A-Za-z0-9_-]*$")
     mqtt_client_id: str = Field(default="", max_length=100)
     mqtt_ca_file: str = ""
+    mqtt_cert_file: str = ""
+    mqtt_key_file: str = ""
+    mqtt_auth_secret: SecretStr = SecretStr("")
     data_dir: Path = Path("./var")
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=8000, ge=1, le=65535)
@@ -141,6 +145,27 @@ class Settings(BaseSettings):
         if value and not value.startswith(("http://", "https://")):
             raise ValueError("must begin with http:// or https://")
         return value
+
+    @field_validator("mqtt_ca_file", "mqtt_cert_file", "mqtt_key_file")
+    @classmethod
+    def _readable(cls, value: str) -> str:
+        if value and not os.access(value, os.R_OK):
+            raise ValueError(f"{value} is not there, or cannot be read")
+        return value
+
+    @field_validator("mqtt_auth_secret")
+    @classmethod
+    def _not_guessable(cls, value: SecretStr) -> SecretStr:
+        text = value.get_secret_value()
+        if text and (len(text) < _LEAST_SECRET or len(set(text)) < _LEAST_SECRET // 4 or not text.isascii()):
+            raise ValueError(f"is weak: {_LEAST_SECRET} or more random characters (`shouwang new-key` prints some)")
+        return value
+
+    @model_validator(mode="after")
+    def _client_certificate(self) -> Self:
+        if bool(self.mqtt_cert_file) != bool(self.mqtt_key_file):
+            raise ValueError("SHOUWANG_MQTT_CERT_FILE and SHOUWANG_MQTT_KEY_FILE go together")
+        return self
 
     @model_validator(mode="after")
     def _smtp_pair(self) -> Self:

@@ -20,6 +20,7 @@ class Signal(StrEnum):
     FEED = "feed"  # facts were committed
     OUTBOX = "outbox"  # notices wait
     WEBHOOKS = "webhooks"  # deliveries to subscribers wait
+    CREDENTIALS = "credentials"  # a device's log-in at the broker changed (said by a trigger: deleting says it too)
 
 
 def signal_sql(signal: Signal) -> str:

@@ -36,6 +36,7 @@ from app.embedded.broker import free_port
 
 PASSWORD = "correct-horse-1"
 USER_PASSWORD = "a-long-password-7"
+BROKER_SECRET = "b6a1f0c59d2e4783-what-a-broker-shows"
 TOWNSHIP = "370302001000"
 OTHER_TOWNSHIP = "370302002000"
 T = TypeVar("T")
@@ -136,6 +137,7 @@ class Live:
     log: Path
     receiver: Receiver
 
+    broker_secret = BROKER_SECRET
     soon = staticmethod(soon)
     id_number = staticmethod(id_number)
 
@@ -247,6 +249,7 @@ def live() -> Iterator[Live]:
         "HTTP_PORT": str(http),
         "MQTT_PORT": str(mqtt),
         "ADMIN_PASSWORD": PASSWORD,
+        "MQTT_AUTH_SECRET": BROKER_SECRET,
         "ALLOW_PRIVATE_WEBHOOKS": "true",
         "ACCESS_TOKEN_SECONDS": "14400",  # the tests share one log-in
         "TRUSTED_PROXIES": "127.0.0.1",  # so that a story may come from another address

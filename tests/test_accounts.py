@@ -643,7 +643,7 @@ def test_every_operation_declares_its_right() -> None:
     for path, item in _DOCUMENT["paths"].items():
         for method, operation in item.items():
             if operation["operationId"] in application.PUBLIC:
-                assert "security" not in operation, path
+                assert "HTTPBearer" not in str(operation.get("security")), path  # a broker shows its own secret
                 continue
             ((scheme, rights),) = operation["security"][0].items()
             assert scheme == "HTTPBearer"

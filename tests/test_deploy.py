@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
-import socket
 import subprocess
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import paho.mqtt.client as mqtt
 import pytest
 import yaml
 
+from app.devices import mosquitto_auth, passwords
+from app.devices.credentials import Login, ServerLogin
+from app.devices.mosquitto_files import access_file, password_file, server_access_file, server_password_file
 from app.settings import PREFIX, Settings
 from scripts import check_skips
+from tests.brokers import SERVER, SERVER_PASSWORD, Client, Mosquitto, until
 
 ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "deploy"
-MADE_BY_THE_DEPLOYER = {"deploy/mosquitto/passwords"}
-SUBCOMMANDS = {"serve", "migrate"}
+SUBCOMMANDS = {"serve", "migrate", "mosquitto-auth"}
 KNOWN = {PREFIX + name.upper() for name in Settings.model_fields}
 
 
@@ -89,7 +87,7 @@ def test_the_image_installs_by_hash_and_names_no_registry() -> None:
 @pytest.mark.unit
 def test_every_service_of_ours_runs_the_console_script() -> None:
     ours = {name: service for name, service in compose()["services"].items() if "build" in service}
-    assert set(ours) == {"migrate", "app"}
+    assert set(ours) == {"migrate", "app", "mosquitto-auth"}
     for service in ours.values():
         assert (ROOT / service["build"] / "Dockerfile").exists()
         script, subcommand, *_ = service["command"]
@@ -107,13 +105,33 @@ def test_every_mounted_path_is_there_or_documented() -> None:
             if not source.startswith("."):
                 assert source in declared, source
                 continue
-            path = source.removeprefix("./")
-            if path in MADE_BY_THE_DEPLOYER:
-                assert mount["bind"] == {"create_host_path": False}, "compose must not make a folder of that name"
-                assert Path(path).name in (DEPLOY / "README.md").read_text(encoding="utf-8")
-                assert path.removeprefix("deploy/") in (DEPLOY / ".gitignore").read_text(encoding="utf-8").split()
-            else:
-                assert (ROOT / path).exists(), path
+            assert (ROOT / source).exists(), source
+
+
+@pytest.mark.unit
+def test_the_brokers_files_are_written_by_the_user_who_reads_them() -> None:
+    services = compose()["services"]
+    writer, reader = services["mosquitto-auth"], services["mosquitto"]
+    owner = writer["user"]
+    assert f"install -d -o {owner.split(':')[0]} -g {owner.split(':')[1]} -m 0700 /mosquitto/auth" in (
+        ROOT / "Dockerfile"
+    ).read_text(encoding="utf-8"), "a fresh volume belongs to whom the image says"
+    assert writer["command"][-2:] == ["--folder", "/mosquitto/auth"]
+    for service in (writer, reader):
+        assert "mosquitto-auth:/mosquitto/auth" in service["volumes"]
+    configuration = (DEPLOY / "mosquitto" / "mosquitto.conf").read_text(encoding="utf-8")
+    named = set(re.findall(r"^#?(?:password_file|acl_file) /mosquitto/auth/(\S+)", configuration, re.MULTILINE))
+    assert named == {mosquitto_auth.PASSWORDS, mosquitto_auth.ACCESS, "server-passwords", "server-acl"}
+    assert configuration.count("allow_anonymous false") == configuration.count("\nlistener ") + 1, (
+        "the one with TLS too"
+    )
+
+
+@pytest.mark.unit
+def test_shouwangs_own_way_into_the_broker_is_not_offered_outside() -> None:
+    services = compose()["services"]
+    assert services["app"]["environment"]["SHOUWANG_MQTT_URL"].endswith("@mosquitto:1884")
+    assert [port.rpartition(":")[2] for port in services["mosquitto"]["ports"]] == ["1883"]
 
 
 @pytest.mark.unit
@@ -146,7 +164,7 @@ def test_compose_refuses_to_start_without(secret: str) -> None:
 
 @pytest.mark.unit
 def test_compose_gives_the_server_only_settings_it_knows() -> None:
-    for service in ("app", "migrate"):
+    for service in ("app", "migrate", "mosquitto-auth"):
         given = compose()["services"][service]["environment"]
         assert set(given) <= KNOWN, set(given) - KNOWN
     assert compose()["services"]["app"]["environment"] == compose()["services"]["migrate"]["environment"]
@@ -230,119 +248,22 @@ def test_ci_fails_on_a_step_without_report_and_on_a_leave_without_reason(tmp_pat
 # --- the broker -------------------------------------------------------------------------------------------------------
 
 PASSWORD = "correct horse"
-SERVER = "shouwang"
 DEVICE = "sos-0001"
 PILE = 3000
 
 
-class Mosquitto:
-    """Debian's mosquitto with the shipped configuration; only the paths and the port are put in place."""
-
-    def __init__(self, folder: Path) -> None:
-        program = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-        if program is None or shutil.which("mosquitto_passwd") is None:
-            pytest.skip("mosquitto is not installed")
-        self.program = program
-        self.folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
-        (folder / "data").mkdir()
-        shutil.copy(DEPLOY / "mosquitto" / "acl", folder / "acl")
-        for options, user in (["-c"], SERVER), ([], DEVICE), ([], "sos-0002"):
-            command = ["mosquitto_passwd", "-b", *options, str(folder / "passwords"), user, PASSWORD]
-            subprocess.run(command, check=True, capture_output=True)
-        (folder / "mosquitto.conf").write_text(self.configuration(), encoding="utf-8")
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def configuration(self) -> str:
-        text = (DEPLOY / "mosquitto" / "mosquitto.conf").read_text(encoding="utf-8")
-        for shipped, here in {
-            "\nlistener 1883\n": f"\nlistener {self.port} 127.0.0.1\n",
-            "/mosquitto/config/passwords": str(self.folder / "passwords"),
-            "/mosquitto/config/acl": str(self.folder / "acl"),
-            "/mosquitto/data/": f"{self.folder / 'data'}/",
-        }.items():
-            assert text.count(shipped) == 1, f"{shipped!r} is not there once"
-            text = text.replace(shipped, here)
-        # As root mosquitto would become a user that cannot reach pytest's folders.
-        return text + ("user root\n" if os.geteuid() == 0 else "")
-
-    def start(self) -> Mosquitto:
-        with open(self.folder / "log", "ab") as log:
-            command = [self.program, "-c", str(self.folder / "mosquitto.conf")]
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
-        until(self.answers, "mosquitto did not start", self.log)
-        return self
-
-    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
-        if self.process is not None:
-            self.process.send_signal(how)
-            self.process.wait(30)
-            self.process = None
-
-    def answers(self) -> bool:
-        assert self.process is not None
-        assert self.process.poll() is None, self.log()
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
-    def log(self) -> str:
-        return (self.folder / "log").read_text(encoding="utf-8", errors="replace")[-2000:]
-
-
-def until(
-    true: Callable[[], bool], otherwise: str, detail: Callable[[], object] = str, timeout_s: float = 20.0
-) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < deadline, f"{otherwise} {detail()}"
-        time.sleep(0.02)
-
-
-class Client:
-    """A paho client that remembers what it got. Its session stays with the broker when it leaves."""
-
-    def __init__(self, broker: Mosquitto, user: str, password: str = PASSWORD, *, name: str = "test") -> None:
-        self.got: list[str] = []
-        self.refused: str | None = None
-        self.session_present = False
-        self._answered = threading.Event()
-        self._subscribed = threading.Event()
-        version = mqtt.CallbackAPIVersion.VERSION2
-        self._client = mqtt.Client(version, client_id=f"{user}-{name}", clean_session=False, reconnect_on_failure=False)
-        self._client.username_pw_set(user, password)
-        self._client.on_connect = self._on_connect
-        self._client.on_message = lambda _client, _data, message: self.got.append(message.payload.decode())
-        self._client.on_subscribe = lambda *_: self._subscribed.set()
-        self._client.connect("127.0.0.1", broker.port)
-        self._client.loop_start()
-        assert self._answered.wait(10), broker.log()
-
-    def _on_connect(self, _client: Any, _data: Any, flags: Any, reason: Any, _properties: Any) -> None:
-        self.refused = str(reason) if reason.is_failure else None
-        self.session_present = flags.session_present
-        self._answered.set()
-
-    def subscribe(self, topic: str) -> Client:
-        self._subscribed.clear()
-        self._client.subscribe(topic, qos=1)
-        assert self._subscribed.wait(10)
-        return self
-
-    def publish(self, topic: str, payloads: list[str]) -> None:
-        for sent in [self._client.publish(topic, payload, qos=1) for payload in payloads]:
-            sent.wait_for_publish(30)
-            assert sent.is_published()
-
-    def leave(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
-
-
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Mosquitto]:
-    broker = Mosquitto(tmp_path).start()
+    broker = Mosquitto(tmp_path / "broker")
+    devices = [Login(name, name, passwords.hashed(PASSWORD)) for name in (DEVICE, "sos-0002")]
+    for name, text in {
+        "server-passwords": server_password_file(ServerLogin(SERVER, SERVER_PASSWORD), ""),
+        "server-acl": server_access_file(),
+        "passwords": password_file(devices, {"huawei-gateway": passwords.hashed(PASSWORD)}),
+        "acl": access_file(devices, "user huawei-gateway\ntopic write $oc/#\n"),
+    }.items():
+        (broker.auth / name).write_text(text, encoding="utf-8")
+    broker.start()
     try:
         yield broker
     finally:
@@ -351,33 +272,35 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
 
 @pytest.mark.mosquitto
 def test_only_the_right_password_gets_in(broker: Mosquitto) -> None:
-    right = Client(broker, SERVER)
-    wrong = Client(broker, SERVER, "wrong")
-    stranger = Client(broker, "stranger")
+    right = Client(broker, SERVER, SERVER_PASSWORD)
+    wrong = Client(broker, SERVER, "wrong", name="wrong")
+    stranger = Client(broker, "stranger", PASSWORD)
+    nobody = Client(broker, None)
     try:
         assert right.refused is None
-        assert wrong.refused is not None
-        assert "authori" in wrong.refused.lower()
-        assert stranger.refused is not None
+        for client in (wrong, stranger, nobody):
+            assert client.refused is not None
+            assert "authori" in client.refused.lower()
     finally:
-        for client in (right, wrong, stranger):
+        for client in (right, wrong, stranger, nobody):
             client.leave()
 
 
 @pytest.mark.mosquitto
 def test_a_device_speaks_and_listens_only_for_itself(broker: Mosquitto) -> None:
-    server = Client(broker, SERVER).subscribe("devices/+/event").subscribe("devices/+/status").subscribe("$oc/#")
-    device = Client(broker, DEVICE).subscribe(f"devices/{DEVICE}/command").subscribe("devices/#")
+    server = Client(broker, SERVER, SERVER_PASSWORD).subscribe("devices/+/event", "devices/+/status", "$oc/#")
+    for topic in ("devices/sos-0002/event", "$oc/devices/x/sys/events/up"):
+        impostor = Client(broker, DEVICE, PASSWORD)  # mosquitto also ends the connection of one who does so
+        impostor.publish(topic, ["in another's name"])
+        impostor.leave()
+    device = Client(broker, DEVICE, PASSWORD).subscribe(f"devices/{DEVICE}/command", "devices/#")
+    gateway = Client(broker, "huawei-gateway", PASSWORD)
     try:
-        for topic in ("devices/sos-0002/event", "$oc/devices/x/sys/events/up"):
-            impostor = Client(broker, DEVICE, name="impostor")  # mosquitto also ends the connection of one who does so
-            impostor.publish(topic, ["in another's name"])
-            impostor.leave()
         device.publish(f"devices/{DEVICE}/status", ["online"])
         device.publish(f"devices/{DEVICE}/event", ["pressed"])
         until(lambda: "pressed" in server.got, "the event did not arrive", lambda: server.got)
         assert server.got == ["online", "pressed"]
-        server.publish("$oc/devices/x/sys/events/up", ["own"])  # `#` alone would not allow it
+        gateway.publish("$oc/devices/x/sys/events/up", ["own"])  # `#` alone would not bring it to the server
         server.publish("devices/sos-0002/command", ["not yours"])
         server.publish(f"devices/{DEVICE}/command", ["help is coming"])
         until(lambda: bool(device.got), "the command did not arrive")
@@ -385,19 +308,19 @@ def test_a_device_speaks_and_listens_only_for_itself(broker: Mosquitto) -> None:
         # The device subscribed twice to its own topic; what it may not read never came.
         assert set(device.got) == {"help is coming"}
     finally:
-        server.leave()
-        device.leave()
+        for client in (server, device, gateway):
+            client.leave()
 
 
 @pytest.mark.mosquitto
 def test_a_long_outage_loses_nothing_also_over_a_restart_of_the_broker(broker: Mosquitto) -> None:
     topic = f"devices/{DEVICE}/event"
-    Client(broker, SERVER).subscribe("devices/+/event").leave()
+    Client(broker, SERVER, SERVER_PASSWORD).subscribe("devices/+/event").leave()
 
-    device = Client(broker, DEVICE)
+    device = Client(broker, DEVICE, PASSWORD)
     first = [f"first-{number}" for number in range(PILE)]
     device.publish(topic, first)
-    server = Client(broker, SERVER)
+    server = Client(broker, SERVER, SERVER_PASSWORD)
     assert server.session_present
     until(lambda: len(server.got) >= PILE, "after the outage there were only", lambda: len(server.got))
     assert server.got == first
@@ -408,7 +331,7 @@ def test_a_long_outage_loses_nothing_also_over_a_restart_of_the_broker(broker: M
     device.leave()
     broker.stop()
     broker.start()
-    server = Client(broker, SERVER)
+    server = Client(broker, SERVER, SERVER_PASSWORD)
     assert server.session_present
     until(lambda: len(server.got) >= PILE, "after the restart there were only", lambda: len(server.got))
     assert server.got == second
@@ -417,8 +340,8 @@ def test_a_long_outage_loses_nothing_also_over_a_restart_of_the_broker(broker: M
 
 @pytest.mark.mosquitto
 def test_a_killed_broker_keeps_what_it_wrote_at_its_last_save(broker: Mosquitto) -> None:
-    Client(broker, SERVER).subscribe("devices/+/event").leave()
-    device = Client(broker, DEVICE)
+    Client(broker, SERVER, SERVER_PASSWORD).subscribe("devices/+/event").leave()
+    device = Client(broker, DEVICE, PASSWORD)
     device.publish(f"devices/{DEVICE}/event", [f"{number}" for number in range(PILE)])
     device.leave()
     assert broker.process is not None
@@ -428,6 +351,6 @@ def test_a_killed_broker_keeps_what_it_wrote_at_its_last_save(broker: Mosquitto)
     until(lambda: saved.exists() and saved.stat().st_size > size, "mosquitto did not save")
     broker.stop(signal.SIGKILL)
     broker.start()
-    server = Client(broker, SERVER)
+    server = Client(broker, SERVER, SERVER_PASSWORD)
     until(lambda: len(server.got) >= PILE, "after the kill there were only", lambda: len(server.got))
     server.leave()

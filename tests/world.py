@@ -33,7 +33,7 @@ from app.alarms.tables import EscalationPolicy
 from app.alarms.views import Shapes
 from app.alarms.vocabulary import Outcome as End
 from app.db import connect, sessions, transaction
-from app.devices import wearing
+from app.devices import credentials, wearing
 from app.devices.codec import Registry
 from app.devices.codecs.native import NativeCodec
 from app.devices.events import Frame
@@ -314,6 +314,11 @@ class World:
                 await wearing.bind(session, made, elder_id=elder.id, region_code=VILLAGE, now=now)
         return device_id
 
+    async def password(self, device_id: str) -> str:
+        """A new password of the device for the broker."""
+        async with transaction(self.sessions) as session:
+            return (await credentials.issue(session, device_id, server=None, now=self.time())).password
+
     async def bind(self, device_id: str, elder: Person | None) -> None:
         async with transaction(self.sessions) as session:
             device = await session.get(Device, device_id)
@@ -497,10 +502,12 @@ class World:
         rows = await self.rows("SELECT * FROM feed_events ORDER BY seq")
         return [row for row in rows if type_ in (None, row.type)]
 
-    async def findings(self) -> dict[str, Finding]:
+    async def findings(self, *, embedded_broker: bool | None = None) -> dict[str, Finding]:
         async with self.sessions() as session:
             now = self.time()
-            return {f.name: f for f in await readiness(session, now=now, today=now.astimezone(TZ).date())}
+            today = now.astimezone(TZ).date()
+            found = await readiness(session, now=now, today=today, embedded_broker=embedded_broker)
+            return {f.name: f for f in found}
 
     async def rejected(self) -> list[str]:
         return [row.reason for row in await self.rows("SELECT reason FROM rejected_messages ORDER BY received_at, id")]

@@ -19,7 +19,9 @@ from app.api import (
     api_keys,
     audit_log,
     auth,
+    broker,
     contacts,
+    credentials,
     devices,
     docs,
     edges,
@@ -42,7 +44,12 @@ from app.readiness import Finding
 BASE = "/api/v1"
 _MAX_BODY = 1024 * 1024
 # What is open to somebody without a log-in. Every other route asks for one, and declares the right it needs.
-PUBLIC = frozenset({"healthz", "readyz", "read_metrics", "asyncapi", "show", "act", "token", "docs", "start", "asset"})
+PUBLIC = frozenset(
+    {
+        "healthz", "readyz", "read_metrics", "asyncapi", "show", "act", "token", "docs", "start", "asset",
+        "broker_login", "broker_topic",
+    }
+)  # fmt: skip
 _DESCRIPTION = """Alarms from the homes of older people, and the visiting-care ledger beside them.
 
 Get a token from `POST /api/v1/auth/token`, or an API key from `POST /api/v1/api-keys`, and send it as
@@ -92,9 +99,13 @@ def build(
 def _include_api(app: FastAPI) -> None:
     app.include_router(answer.router, responses=responses(400, 408, 413, 503))
     app.include_router(auth.public, prefix=BASE, responses=responses(400, 408, 413, 503))
+    app.include_router(broker.router, prefix=BASE)
     app.include_router(stream.router, prefix=BASE)  # before /alarms/{alarm_id}
     guarded = APIRouter(dependencies=[Depends(principal)], responses=responses(400, 401, 403, 408, 409, 413, 422, 503))
-    areas = (auth, users, api_keys, audit_log, regions, elders, contacts, devices, policies, visits, alarms, webhooks)
+    areas = (
+        auth, users, api_keys, audit_log, regions, elders, contacts, devices, credentials, policies, visits, alarms,
+        webhooks,
+    )  # fmt: skip
     for area in areas:
         guarded.include_router(area.router)
     app.include_router(guarded, prefix=BASE)

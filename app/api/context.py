@@ -22,6 +22,7 @@ from app.alarms.views import Shapes
 from app.api.origin import origin_of
 from app.clock import Clock
 from app.db import Sessions, transaction
+from app.devices.credentials import BrokerTrust, Lookups
 from app.errors import NotLoggedIn
 from app.feed import Feed
 from app.notify.channel import Channels
@@ -45,6 +46,8 @@ class Parts:
     access: Access
     composer: Composer
     terms: Terms
+    broker: BrokerTrust
+    lookups: Lookups
     proxies: Sequence[Network] = ()
     secure_cookies: bool = False
 

@@ -191,7 +191,7 @@ async def unclaimed(
     "/devices/{device_id}", responses=responses(404), dependencies=[needs(Right.DEVICES_READ)], summary="One device"
 )
 async def device(device_id: DeviceId, response: Response, who: PrincipalDep, session: SessionDep) -> DeviceOut:
-    found = await _within(session, who, device_id)
+    found = await device_within(session, who, device_id)
     response.headers.update(etag(found.version))
     return await _out(session, device_id)
 
@@ -206,7 +206,7 @@ async def bind(
     device_id: DeviceId, body: BindingIn, who: PrincipalDep, session: SessionDep, parts: PartsDep
 ) -> DeviceOut:
     """The binding before ends at the same moment; events belong to whoever wore the device when they happened."""
-    found = await _within(session, who, device_id, lock=True)
+    found = await device_within(session, who, device_id, lock=True)
     await _bind(session, who, found, body.elder_id, parts.clock())  # after the lock: moments follow one another
     return await _out(session, device_id)
 
@@ -219,7 +219,7 @@ async def bind(
     summary="Nobody wears it",
 )
 async def unbind(device_id: DeviceId, who: PrincipalDep, session: SessionDep, parts: PartsDep) -> None:
-    found = await _within(session, who, device_id, lock=True)
+    found = await device_within(session, who, device_id, lock=True)
     now = parts.clock()
     wore = await wearing.wearer(session, device_id)
     if not await wearing.unbind(session, device_id, now=now):
@@ -245,7 +245,7 @@ async def unbind(device_id: DeviceId, who: PrincipalDep, session: SessionDep, pa
 async def bindings(
     device_id: DeviceId, who: PrincipalDep, session: SessionDep, limit: pages.Limit = 50, cursor: pages.Cursor = None
 ) -> pages.Page[BindingOut]:
-    await _within(session, who, device_id)
+    await device_within(session, who, device_id)
     before = pages.decode(cursor, UUID)
     rows = (
         await session.execute(
@@ -277,7 +277,7 @@ async def events(
     device_id: DeviceId, who: PrincipalDep, session: SessionDep, limit: pages.Limit = 50, cursor: pages.Cursor = None
 ) -> pages.Page[EventOut]:
     """Events of a wearer outside your scope are left out."""
-    await _within(session, who, device_id)
+    await device_within(session, who, device_id)
     before = pages.decode(cursor, UUID)
     rows = (
         await session.execute(
@@ -338,7 +338,8 @@ def _rejected_shape(row: RejectedMessage) -> dict[str, Any]:
     return {**shown, "payload": payload, "encoding": encoding}
 
 
-async def _within(session: Any, who: Any, device_id: str, *, lock: bool = False) -> Device:
+async def device_within(session: Any, who: Any, device_id: str, *, lock: bool = False) -> Device:
+    """A device of the principal's region. Raises `NotFound`, for a foreign one like for one that is nowhere."""
     query = select(Device).where(col(Device.device_id) == device_id, within(who, col(Device.region_code)))
     found: Device | None = (await session.execute(query.with_for_update() if lock else query)).scalar_one_or_none()
     if found is None:

@@ -22,7 +22,7 @@ from app.db import transaction
 from app.errors import IdempotencyMismatch
 
 log = logs.get("api")
-_KEPT_HEADERS = ("etag", "location")
+_KEPT_HEADERS = ("etag", "location", "cache-control")
 
 
 class Replay(Exception):

@@ -53,6 +53,30 @@ class Address:
     password: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Whom we trust, and the certificate we show (files; empty: the system's authorities, and none)."""
+
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+
+    def context(self) -> ssl.SSLContext:
+        """Checks the broker's certificate and its host name. Raises ValueError that names the file that is none."""
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file or None)
+        except (ssl.SSLError, OSError):
+            raise ValueError(f"{self.ca_file} is no file of certificates (PEM)") from None
+        if self.cert_file:
+            try:
+                context.load_cert_chain(self.cert_file, self.key_file)
+            except (ssl.SSLError, OSError):
+                raise ValueError(
+                    f"{self.cert_file} and {self.key_file} are no certificate with its key (PEM)"
+                ) from None
+        return context
+
+
 def read_url(url: str) -> Address:
     """`mqtt://user:password@host:1883` or `mqtts://…` (8883). Raises ValueError with what is wrong."""
     parts = urlsplit(url)
@@ -93,7 +117,7 @@ class MqttClient:
         client_id: str,
         subscriptions: Sequence[str],
         clock: Clock,
-        ca_file: str = "",
+        tls: Tls | None = None,
     ) -> None:
         address = read_url(url)
         self._address = address
@@ -121,7 +145,7 @@ class MqttClient:
         if address.username is not None:
             self._client.username_pw_set(address.username, address.password)
         if address.tls:
-            self._client.tls_set_context(ssl.create_default_context(cafile=ca_file or None))
+            self._client.tls_set_context((tls or Tls()).context())
         self._client.max_inflight_messages_set(1000)
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
@@ -218,6 +242,11 @@ class MqttClient:
             self._lost.clear()
             try:
                 await asyncio.to_thread(self._client.reconnect)  # names, TCP and TLS may take their time
+            except ssl.SSLError as error:
+                why = getattr(error, "verify_message", "") or error.reason or "the TLS handshake failed"
+                self.refused = f"no TLS connection to the broker: {why}"
+                log.error("no TLS connection to the broker", host=self._address.host, port=self._address.port,
+                          reason=why)  # fmt: skip
             except (OSError, ValueError) as error:
                 log.warning("the broker does not answer", host=self._address.host, port=self._address.port,
                             error=type(error).__name__)  # fmt: skip

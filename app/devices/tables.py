@@ -113,3 +113,22 @@ class RejectedMessage(SQLModel, table=True):
     reason: RejectReason = Field(sa_column=text_enum(RejectReason, name="reason"))
     detail: str
     payload: bytes = Field(sa_column=sa.Column(BYTEA, nullable=False))
+
+
+class DeviceCredential(SQLModel, table=True):
+    """What a device logs in to the broker with. The password itself is kept nowhere: it is shown once. One row a device;
+    a revoked one has no hash, so that no broker can let it in. A trigger tells the brokers of every change."""
+
+    __tablename__ = "device_credentials"
+    __table_args__ = (
+        sa.CheckConstraint("(password_hash IS NULL) = (revoked_at IS NOT NULL)", name="revoked_has_no_password"),
+    )
+
+    device_id: str = Field(
+        sa_column=sa.Column(sa.String(128), sa.ForeignKey("devices.device_id", ondelete="CASCADE"), primary_key=True)
+    )
+    username: str = Field(sa_column=sa.Column(sa.Text, nullable=False, unique=True))
+    password_hash: str | None = Field(default=None, sa_column=sa.Column(sa.Text))
+    issued_at: datetime = Field(sa_column=moment())
+    rotated_at: datetime | None = Field(default=None, sa_column=moment(nullable=True))
+    revoked_at: datetime | None = Field(default=None, sa_column=moment(nullable=True))
