@@ -819,3 +819,16 @@ async def test_the_feed_carries_committed_facts_in_the_order_they_happened(world
     await world.operator(elder, "resolve")
     types = [fact.type for fact in await world.feed() if fact.type.startswith("alarm.")]
     assert types == ["alarm.raised", "alarm.acknowledged", "alarm.attending", "alarm.resolved"]
+
+
+async def test_a_sealed_field_that_does_not_open_silences_nobody(world: World) -> None:
+    """A phone sealed with a key that is gone: the letter goes out without it."""
+    elder, button = await call(world)
+    await world.do(
+        "UPDATE elders SET phone_sealed = :junk, address_sealed = :junk WHERE id = :id",
+        junk=b"\x01" + b"x" * 40, id=elder.id,
+    )  # fmt: skip
+    await world.press_sos(button)
+    told = world.expect_heard(FAMILY, "alarm.raised").letter.payload["data"]["alarm"]["elder"]
+    assert (told["phone"], told["address"]) == (None, None)
+    assert told["name"] == elder.name
