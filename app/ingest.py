@@ -22,11 +22,12 @@ from app.alarms.calming import Calming, calm
 from app.alarms.raising import Report, raise_alarms
 from app.clock import Clock
 from app.db import Hands
-from app.devices import journal
-from app.devices.codec import Registry, Rejected
+from app.devices import catalogue, journal
+from app.devices.codec import Ignored, Learned, Registry, Rejected
 from app.devices.events import Frame, Observation, Status
 from app.devices.journal import Journalled
 from app.devices.mqtt import MqttClient, Received
+from app.devices.roles import seen_in_role
 from app.devices.vocabulary import RejectReason
 from app.faults import crash_at
 from app.lanes import Away, Lane
@@ -82,22 +83,27 @@ class Ingest:
     async def swallow(self, frames: Sequence[Frame]) -> None:
         """One transaction for a batch of frames."""
         now = self._clock()
-        observations, rejects = self._decode(frames)
+        observations, rejects, learned = self._decode(frames)
         async with self._lane.transaction() as session:
             journalled = await journal.write(session, [seen for seen, _ in observations])
             crash_at("after_journal")
             events = [(seen, frame) for seen, frame in observations if not isinstance(seen.event, Status)]
             unknown = [(seen, frame) for one, (seen, frame) in zip(journalled, events, strict=True) if not one.known]
             rejects += [(frame, _unknown_device(seen)) for seen, frame in unknown]
-            await journal.note_unclaimed(session, [(seen.device_id, frame) for seen, frame in unknown])
+            await journal.note_unclaimed(session, unknown)
+            for one in learned:
+                await catalogue.keep_names(session, one, now=now)
             await journal.quarantine(session, rejects)
             await self._decide(session, [one for one in journalled if one.fresh], now)
             crash_at("before_commit")
         _count(journalled, rejects, self._clock())
 
-    def _decode(self, frames: Sequence[Frame]) -> tuple[list[tuple[Observation, Frame]], list[tuple[Frame, Rejected]]]:
+    def _decode(
+        self, frames: Sequence[Frame]
+    ) -> tuple[list[tuple[Observation, Frame]], list[tuple[Frame, Rejected]], list[Learned]]:
         observations: list[tuple[Observation, Frame]] = []
         rejects: list[tuple[Frame, Rejected]] = []
+        learned: list[Learned] = []
         for frame in frames:
             for decoded in self._registry.decode(frame):
                 match decoded:
@@ -105,15 +111,20 @@ class Ingest:
                         observations.append((decoded, frame))
                     case Rejected():
                         rejects.append((frame, decoded))
+                    case Learned():
+                        self._registry.learn(decoded)  # the messages behind it are read with it
+                        learned.append(decoded)
+                    case Ignored():
+                        metrics.EVENTS.labels("none", "ignored").inc()
                     case _:
                         assert_never(decoded)
-        return observations, rejects
+        return observations, rejects, learned
 
     async def _decide(self, session: Hands, fresh: Sequence[Journalled], now: datetime) -> None:
         """Judge in the order of arrival; reports gather until an elder's «I am fine» comes between them."""
         reports: list[Report] = []
         for one in fresh:
-            verdict = judge(one.seen)
+            verdict = judge(seen_in_role(one.seen, one.kind))
             match verdict:
                 case Raise() if one.elder_id is None or one.region_code is None:
                     facts.tell(
@@ -173,9 +184,12 @@ def _report(one: Journalled, verdict: Raise) -> Report:
 
 
 def _unknown_device(seen: Observation) -> Rejected:
-    return Rejected(
-        RejectReason.UNKNOWN_DEVICE, "no such device is registered; POST /api/v1/devices claims it", seen.device_id
+    what = (
+        f"no device of this id is registered under {seen.source.profile}"
+        if seen.source.guarded
+        else "no such device is registered"
     )
+    return Rejected(RejectReason.UNKNOWN_DEVICE, f"{what}; POST /api/v1/devices claims it", seen.device_id)
 
 
 def _count(journalled: Sequence[Journalled], rejects: Sequence[tuple[Frame, Rejected]], now: datetime) -> None:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -31,9 +32,10 @@ from app.api.context import Parts
 from app.api.protocol import GuardedProtocol
 from app.clock import Clock, system_clock
 from app.db import connect, migrate, sessions, transaction
-from app.devices.codec import Registry
-from app.devices.codecs.native import NativeCodec
+from app.devices import catalogue, codecs
+from app.devices.codec import Codec, Registry
 from app.devices.credentials import BrokerTrust, Lookups, server_login
+from app.devices.following import Following
 from app.devices.mqtt import MqttClient, Tls
 from app.embedded.broker import EmbeddedBroker
 from app.embedded.ownership import free_slot
@@ -128,6 +130,7 @@ class Server:
     ingest: Ingest | None = None
     dispatcher: Dispatcher | None = None
     ticks: Ticks | None = None
+    profile_faults: list[str] = field(default_factory=list)
 
     def build(self) -> FastAPI:
         """The application with all its parts; nothing runs yet."""
@@ -135,6 +138,7 @@ class Server:
         keys = load_keys(self.settings)
         self.engine = connect(self.embedded.database_url, pool=self.settings.database_pool)
         self.sessions = sessions(self.engine)
+        self.families = _families(self.settings)
         self.signals = Signals(self.embedded.database_url)
         self.tls = tls(self.settings)
         sealer = Sealer(keys.data)
@@ -161,6 +165,7 @@ class Server:
             terms=self.terms,
             broker=trust(self.settings),
             lookups=Lookups(self.sessions),
+            codecs=self.families,
         )
         self.process = f"{socket.gethostname()[:60]}:{os.getpid()}"
         return application.build(
@@ -180,11 +185,12 @@ class Server:
             stack.push_async_callback(self.engine.dispose)
             stack.push_async_callback(self.channels.close)
             await self._forget_the_dead()
+            await self._load_profiles()
             self._loop("signals", self.signals.run)
             if "api" in self.roles:
                 self._loop("feed", self.feed.run)
             if "ingest" in self.roles or "worker" in self.roles:
-                self._start_mqtt(stack)
+                await self._start_mqtt(stack)
             if "worker" in self.roles:
                 self._start_worker(stack)
             self._loop("heartbeat", self._beat_forever)
@@ -192,21 +198,37 @@ class Server:
             stack.push_async_callback(self._end_loops)
             yield
 
-    def _start_mqtt(self, stack: AsyncExitStack) -> None:
-        registry = Registry([NativeCodec()])
+    async def _load_profiles(self) -> None:
+        if not self.settings.device_profiles_dir:
+            return
+        directory = Path(self.settings.device_profiles_dir)
+        async with transaction(self.sessions) as session:
+            self.profile_faults = await catalogue.load_directory(session, directory, self.families, now=self.clock())
+        for fault in self.profile_faults:
+            log.error("a device profile is not used", fault=fault)
+
+    async def _start_mqtt(self, stack: AsyncExitStack) -> None:
+        # rumqttd hangs up on whoever subscribes to a topic that begins with `$`.
+        registry = Registry(self.families, without="$" if self.embedded.broker else None)
         taking = "ingest" in self.roles
-        group = self.settings.mqtt_shared_group
-        topics = [f"$share/{group}/{topic}" if group else topic for topic in registry.subscriptions] if taking else []
+        following = Following(
+            registry, self.sessions, self.signals.events[Signal.CATALOGUE], self.settings.tz,
+            group=self.settings.mqtt_shared_group, unused=_unused(self.settings, self.families),
+        )  # fmt: skip
+        topics, leave = await following.load() if taking else ([], [])
         self.mqtt = MqttClient(
             self.embedded.mqtt_url, client_id=self._client_id(stack, "ingest" if taking else "worker"),
             subscriptions=topics, clock=self.clock,
             tls=self.tls,
         )  # fmt: skip
+        self.mqtt.follow(topics, leave=leave)
         self.mqtt.start()
         stack.push_async_callback(self.mqtt.stop)
         if taking:
             self.ingest = Ingest(self.mqtt, registry, self._lane(stack), self.clock, self.settings.tz)
             self._loop("ingest", self.ingest.run)
+            following.mqtt = self.mqtt
+            self._loop("catalogue", following.run)
 
     def _start_worker(self, stack: AsyncExitStack) -> None:
         assert self.mqtt is not None
@@ -273,7 +295,7 @@ class Server:
             log.warning("could not say good-bye to the database")
 
     def findings(self) -> list[Finding]:
-        """What is wrong inside this process: each of it blocks the way of an alarm."""
+        """What is wrong inside this process: what blocks the way of an alarm, and what somebody has to mend."""
         now = self.clock()
         wrong = [
             Finding(f"{name}_dead", True, 1, f"the {name} loop of this process has ended")
@@ -285,6 +307,13 @@ class Server:
             wrong.append(Finding("broker", True, 1, detail))
         if self.ingest_lag_s(now) > _STALLED.total_seconds():
             wrong.append(Finding("ingest_stalled", True, 1, "messages wait for their commit for more than 15 s"))
+        if self.mqtt is not None and self.mqtt.unheard:
+            topics = ", ".join(self.mqtt.unheard)
+            detail = f"the broker does not carry topics that begin with $; devices there are not heard: {topics}"
+            wrong.append(Finding("topics_unheard", False, len(self.mqtt.unheard), detail[:500]))
+        if self.profile_faults:
+            faults = "; ".join(self.profile_faults)
+            wrong.append(Finding("device_profile_file", False, len(self.profile_faults), faults[:500]))
         looks = {
             "dispatcher": self.dispatcher.last_look if self.dispatcher else now,
             "ticks": self.ticks.last_look if self.ticks else now,
@@ -303,7 +332,7 @@ class Server:
     async def _beat_forever(self) -> None:
         await asyncio.sleep(_FIRST_BEAT_S)
         while True:
-            wrong = self.findings()
+            wrong = [finding for finding in self.findings() if finding.blocking]
             detail = "; ".join(finding.detail for finding in wrong)[:500]
             try:
                 async with transaction(self.sessions) as session:
@@ -326,6 +355,26 @@ def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+
+
+def _families(settings: Settings) -> list[Codec]:
+    """The families in use. Raises `SettingsError` for a name that is none."""
+    try:
+        return codecs.in_use(_all_families(settings), settings.words("device_families"))
+    except ValueError as error:
+        raise SettingsError(f"SHOUWANG_DEVICE_FAMILIES: {error}") from None
+
+
+def _all_families(settings: Settings) -> list[Codec]:
+    return codecs.families(
+        zigbee2mqtt_bases=settings.words("zigbee_bases"), traccar_topics=settings.words("traccar_topics")
+    )
+
+
+def _unused(settings: Settings, used: Collection[Codec]) -> list[str]:
+    """Topics of families that are not in use: a broker may keep a subscription from when they were."""
+    names = {codec.name for codec in used}
+    return [topic for codec in _all_families(settings) if codec.name not in names for topic in codec.subscriptions]
 
 
 def _runs(pid: int) -> bool:

@@ -43,6 +43,10 @@ class Settings(BaseSettings):
     mqtt_cert_file: str = ""
     mqtt_key_file: str = ""
     mqtt_auth_secret: SecretStr = SecretStr("")
+    device_families: str = Field(default="", pattern=r"^[a-z0-9_, ]*$")
+    device_profiles_dir: str = ""
+    zigbee_bases: str = Field(default="zigbee2mqtt", pattern=r"^[^+#$\x00-\x1f]+$")
+    traccar_topics: str = Field(default="traccar/#,events", pattern=r"^[^+$\x00-\x1f]+$")
     data_dir: Path = Path("./var")
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=8000, ge=1, le=65535)
@@ -83,6 +87,10 @@ class Settings(BaseSettings):
     @property
     def tz(self) -> ZoneInfo:
         return ZoneInfo(self.timezone)
+
+    def words(self, name: str) -> list[str]:
+        """A setting that is a list with commas."""
+        return [word.strip() for word in str(getattr(self, name)).split(",") if word.strip()]
 
     @property
     def base_url(self) -> str:

@@ -21,6 +21,7 @@ class Signal(StrEnum):
     OUTBOX = "outbox"  # notices wait
     WEBHOOKS = "webhooks"  # deliveries to subscribers wait
     CREDENTIALS = "credentials"  # a device's log-in at the broker changed (said by a trigger: deleting says it too)
+    CATALOGUE = "catalogue"  # a device profile, a gateway's names or a device of a configured family changed
 
 
 def signal_sql(signal: Signal) -> str:

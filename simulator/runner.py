@@ -16,7 +16,7 @@ from typing import Any
 
 import aiohttp
 
-from simulator import devices, people
+from simulator import families, people
 from simulator.api import Api, ApiError, FeedItem
 from simulator.listener import Heard, Listener
 from simulator.mqtt import Mqtt
@@ -148,6 +148,10 @@ class _World:
         self._feed: _Feed | None = None
         self._witness: _Feed | None = None
         self._first_elder = scenario.elders()[0].name
+        self._devices = {
+            spec.name: families.device(spec.family, run=self._run, name=spec.name, kind=spec.kind)
+            for spec in scenario.devices
+        }
 
     # Making.
 
@@ -165,6 +169,8 @@ class _World:
         for device in self.scenario.devices:
             if device.registered:
                 await self._make_device(device)
+        for message in self._introductions():
+            await self._mqtt.publish(message.topic, message.payload, retain=message.retain)
         for policy in self.scenario.policies:
             await self._api.post(
                 "/escalation-policies",
@@ -182,6 +188,8 @@ class _World:
         for feed in (self._feed, self._witness):
             if feed is not None:
                 await feed.close()
+        for message in self._introductions():  # do not leave them in the broker for others
+            await self._mqtt.publish(message.topic, b"", retain=message.retain)
         for person in self.scenario.people:
             for channel in range(1, person.channels + 1):
                 self._listener.answer_with(self._path(person.name, channel), 200)
@@ -268,14 +276,22 @@ class _World:
             await ensure_duty(self._api, place, spec.role, made["id"])
 
     def _device_id(self, name: str) -> str:
-        return f"sim-{self._run}-{name}"
+        return self._devices[name].id
+
+    def _introductions(self) -> list[families.Message]:
+        """What gateways say of their devices before any of them speaks."""
+        gateways: dict[str, list[families.Zigbee]] = {}
+        for device in self._devices.values():
+            if isinstance(device, families.Zigbee):
+                gateways.setdefault(device.gateway, []).append(device)
+        return [families.gateway_list(base, members) for base, members in gateways.items()]
 
     def _kind(self, name: str) -> str:
         return next(device.kind for device in self.scenario.devices if device.name == name)
 
     async def _make_device(self, spec: DeviceSpec) -> None:
         elder = self._elder_ids[spec.worn_by or self._first_elder]
-        await ensure_device(self._api, self._device_id(spec.name), spec.kind, self._village, elder)
+        await ensure_device(self._api, self._device_id(spec.name), spec.kind, self._village, elder, profile=spec.family)
 
     # Doing.
 
@@ -285,12 +301,17 @@ class _World:
             case Send():
                 await self._send(doing)
             case Raw():
-                topic = devices.event_topic(self._device_id(doing.device))
+                topic = self._devices[doing.device].topic
                 await self._mqtt.publish(topic, doing.payload.encode(), retain=doing.retained)
             case Bind():
                 elder = self._elder_ids[doing.elder]
                 await ensure_device(
-                    self._api, self._device_id(doing.device), self._kind(doing.device), self._village, elder
+                    self._api,
+                    self._device_id(doing.device),
+                    self._kind(doing.device),
+                    self._village,
+                    elder,
+                    profile=self._devices[doing.device].profile,
                 )
             case Phone():
                 self._listener.answer_with(self._path(doing.person, doing.channel), doing.answers)
@@ -328,15 +349,18 @@ class _World:
                 await self._unbroken(doing)
 
     async def _send(self, doing: Send) -> None:
-        device = self._device_id(doing.device)
+        device = self._devices[doing.device]
         event_id = secrets.token_hex(6) if doing.id == "new" else doing.id
         moment = int((time.time() + doing.clock_off_s) * 1000)
-        payload = devices.event(doing.type, ts_ms=moment, event_id=event_id, fields=doing.fields)
-        topic = devices.event_topic(device)
-        await asyncio.gather(*(self._mqtt.publish(topic, payload, retain=doing.retained) for _ in range(doing.times)))
+        messages = device.says(doing.type, ts_ms=moment, event_id=event_id, fields=doing.fields)
+        for message in messages:
+            await asyncio.gather(
+                *(self._mqtt.publish(message.topic, message.payload, retain=doing.retained) for _ in range(doing.times))
+            )
         if doing.retained:  # do not leave it in the broker for others
             await asyncio.sleep(0.5)
-            await self._mqtt.publish(topic, b"", retain=True)
+            for topic in {message.topic for message in messages}:
+                await self._mqtt.publish(topic, b"", retain=True)
 
     def _newest(self, person: str) -> Heard | None:
         heard = [
@@ -509,7 +533,7 @@ class _World:
         return None if any(row["device_id"] == device for row in rows) else "the device is not listed"
 
     async def _quarantined(self, doing: Quarantined) -> str | None:
-        topic = devices.event_topic(self._device_id(doing.device))
+        topic = self._devices[doing.device].topic
         rows = (await self._api.get("/rejected-messages", limit=200))["items"]
         reasons = [row["reason"] for row in rows if row["topic"] == topic]
         return None if doing.reason in reasons else f"in quarantine for this device: {', '.join(reasons) or 'nothing'}"

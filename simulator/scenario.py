@@ -14,7 +14,9 @@ from typing import Any, Final, TypeVar
 
 import yaml
 
+from simulator import families
 from simulator.devices import ANY, FIELDS, KINDS, Value
+from simulator.families import FAMILIES
 
 ROLES: Final = ("elder", "emergency_contact", "assigned_visitor", "village_head", "deputy", "township_duty")
 TARGETS: Final = ("emergency_contacts", "assigned_visitors", "village_head", "township_duty", "operators")
@@ -63,6 +65,7 @@ class DeviceSpec:
     kind: str
     worn_by: str | None = None  # None = the first elder
     registered: bool = True
+    family: str = "native"
 
 
 @dataclass(frozen=True, slots=True)
@@ -501,7 +504,8 @@ class _Reader:
             worn_by = device.text_or_none("worn_by")
             if worn_by is not None:
                 self._elder(worn_by, device, "worn_by")
-            self._devices[name] = DeviceSpec(name, kind, worn_by, device.flag("registered", True))
+            family = device.text("family", "native", among=FAMILIES)
+            self._devices[name] = DeviceSpec(name, kind, worn_by, device.flag("registered", True), family)
             device.done()
 
     def _policies(self, top: _Taker) -> tuple[PolicySpec, ...]:
@@ -601,6 +605,13 @@ class _Reader:
             if not isinstance(value, str | int | float | bool):
                 raise taker.fail("must be a plain value", name)
             fields[name] = value
+        spec = self._devices[device]
+        try:
+            families.device(spec.family, run="", name=device, kind=spec.kind).says(
+                kind, ts_ms=0, event_id=None, fields=fields
+            )
+        except ValueError as error:
+            raise taker.fail(str(error), "type" if taker.has("type") else "device") from None
         times = taker.whole("times", 1, low=1, high=10_000)
         off = taker.seconds("clock_off_s", 0.0)
         return Send(

@@ -242,9 +242,11 @@ async def ensure_duty(api: Api, code: str, role: str, visitor_id: str) -> None:
     await tolerate_conflict(api, path, {"role": role, "visitor_id": visitor_id, "from": DUTY_FROM})
 
 
-async def ensure_device(api: Api, device_id: str, kind: str, region_code: str, elder_id: str | None) -> None:
+async def ensure_device(
+    api: Api, device_id: str, kind: str, region_code: str, elder_id: str | None, *, profile: str = "native"
+) -> None:
     """Register a device and put it on an elder."""
-    body = {"device_id": device_id, "kind": kind, "profile": "native", "place": _PLACES.get(kind)}
+    body = {"device_id": device_id, "kind": kind, "profile": profile, "place": _PLACES.get(kind)}
     await tolerate_conflict(api, "/devices", {**body, "region_code": region_code})
     if elder_id is not None:
         await api.put(f"/devices/{device_id}/binding", {"elder_id": elder_id})

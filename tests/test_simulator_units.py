@@ -6,10 +6,11 @@ import json
 import random
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from simulator import devices, people
+from simulator import devices, families, people
 from simulator.__main__ import SCENARIOS
 from simulator.day import DAY, Profile, plan_day
 from simulator.scenario import Hears, ScenarioError, Send, Wait, load, parse
@@ -199,3 +200,55 @@ def test_a_broken_scenario_says_what_to_mend(before: str, after: str, says: list
 def test_a_file_that_is_not_there_is_a_broken_scenario() -> None:
     with pytest.raises(ScenarioError, match="nowhere"):
         load(Path("/nowhere.yaml"))
+
+
+# --- other families ------------------------------------------------------------------------------------------------------
+
+T = 1_764_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "fields", "golden"),
+    [
+        ("zigbee2mqtt", "door", {"state": "open"}, {"battery": 97, "linkquality": 120, "contact": False}),
+        ("zigbee2mqtt", "smoke", {"active": True}, {"battery": 97, "linkquality": 120, "smoke": True}),
+        ("aliyun", "door", {"state": "open"}, {"id": "1", "version": "1.0", "method": "thing.event.property.post",
+                                              "params": {"doorcontact_state": {"value": True, "time": T}}}),
+        ("tuya", "heartbeat", {"battery": 50}, {"msgId": "1", "time": T // 1000,
+                                               "data": {"battery_percentage": {"value": 50, "time": T // 1000}}}),
+        ("onenet", "fall", {}, {"id": "1", "version": "1.0", "params": {"fallAlarm": {"value": {}, "time": T}}}),
+        ("tencent", "gas", {"active": True}, {"method": "report", "clientToken": "1", "timestamp": T,
+                                             "params": {"gas_sensor_state": 1}}),
+        ("huawei", "bed", {"occupied": False}, {"services": [{"service_id": "main", "properties": {"inBed": 0},
+                                                             "event_time": "20251124T160000Z"}]}),
+        ("jetlinks", "sos", {}, {"timestamp": T, "messageId": "1", "data": {}}),
+    ],
+)  # fmt: skip
+def test_bytes_of_other_families(family: str, kind: str, fields: dict[str, Any], golden: dict[str, Any]) -> None:
+    one = families.device(family, run="r", name="d", kind="other")
+    [message] = one.says(kind, ts_ms=T, event_id=None, fields=fields)
+    assert json.loads(message.payload) == golden
+
+
+def test_a_zigbee_press_is_taken_back_and_states_are_repeated() -> None:
+    button = families.device("zigbee2mqtt", run="r", name="d", kind="sos_button")
+    button.says("heartbeat", ts_ms=T, event_id=None, fields={"battery": 40})
+    said = [json.loads(one.payload) for one in button.says("sos", ts_ms=T, event_id=None, fields={})]
+    assert [(one["action"], one["battery"]) for one in said] == [("emergency", 40), ("", 40)]
+
+
+def test_a_gateway_lists_the_addresses_that_ids_are_made_of() -> None:
+    button = families.device("zigbee2mqtt", run="r", name="d", kind="sos_button")
+    assert isinstance(button, families.Zigbee)
+    message = families.gateway_list(button.gateway, [button])
+    assert (message.topic, message.retain) == ("zigbee2mqtt/sim-r/bridge/devices", True)
+    assert button.id == "zigbee:" + json.loads(message.payload)[1]["ieee_address"]
+
+
+@pytest.mark.parametrize("family", families.FAMILIES)
+def test_what_a_family_cannot_say_is_refused_with_the_line(family: str) -> None:
+    text = GOOD.replace("{kind: sos_button}", f"{{kind: sos_button, family: {family}}}")
+    assert parse(text, "x").devices[0].family == family
+    if family != "native":
+        with pytest.raises(ScenarioError, match=r"x:9: .*cancel"):
+            parse(text.replace("press: {device: button}", "send: {device: button, type: cancel}"), "x")

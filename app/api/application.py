@@ -22,6 +22,7 @@ from app.api import (
     broker,
     contacts,
     credentials,
+    device_profiles,
     devices,
     docs,
     edges,
@@ -103,8 +104,8 @@ def _include_api(app: FastAPI) -> None:
     app.include_router(stream.router, prefix=BASE)  # before /alarms/{alarm_id}
     guarded = APIRouter(dependencies=[Depends(principal)], responses=responses(400, 401, 403, 408, 409, 413, 422, 503))
     areas = (
-        auth, users, api_keys, audit_log, regions, elders, contacts, devices, credentials, policies, visits, alarms,
-        webhooks,
+        auth, users, api_keys, audit_log, regions, elders, contacts, devices, credentials, device_profiles, policies,
+        visits, alarms, webhooks,
     )  # fmt: skip
     for area in areas:
         guarded.include_router(area.router)

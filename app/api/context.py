@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
@@ -22,6 +22,8 @@ from app.alarms.views import Shapes
 from app.api.origin import origin_of
 from app.clock import Clock
 from app.db import Sessions, transaction
+from app.devices.codec import Codec
+from app.devices.codecs import families
 from app.devices.credentials import BrokerTrust, Lookups
 from app.errors import NotLoggedIn
 from app.feed import Feed
@@ -50,6 +52,7 @@ class Parts:
     lookups: Lookups
     proxies: Sequence[Network] = ()
     secure_cookies: bool = False
+    codecs: Sequence[Codec] = field(default_factory=families)
 
 
 def parts_of(request: Request) -> Parts:

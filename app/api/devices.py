@@ -20,6 +20,7 @@ from app.api.context import NowDep, PartsDep, PrincipalDep, SessionDep, needs
 from app.api.problems import responses
 from app.api.transactional import Transactional, idempotent
 from app.devices import wearing
+from app.devices.choosing import choose_profile
 from app.devices.tables import Device, RejectedMessage, UnclaimedDevice
 from app.devices.vocabulary import DeviceKind, RejectReason
 from app.elders import register
@@ -34,7 +35,12 @@ class DeviceIn(Body):
     model_config = example(device_id="sos-0001", kind="sos_button", place="卧室床头", region_code="370302001000")
     device_id: DeviceIdText
     kind: DeviceKind
-    profile: Literal["native"] = "native"
+    profile: Annotated[str, StringConstraints(max_length=64, pattern=r"^[a-z0-9][a-z0-9_.-]*$")] | None = Field(
+        default=None,
+        description="The family or configured profile that reads it (GET /device-profiles). Left out: the one that read "
+        "it while it was unclaimed, or the one its id belongs to, or native.",
+        examples=["native"],
+    )
     place: Place | None = Field(default=None, examples=["卧室床头"])
     region_code: Region12 | None = Field(default=None, description="Whose device it is until it is bound.")
     elder_id: UUID | None = Field(default=None, description="Binds it at once, like PUT …/binding.")
@@ -132,14 +138,15 @@ async def devices(
     summary="Register (claim) a device",
 )
 async def register_device(
-    body: DeviceIn, response: Response, who: PrincipalDep, session: SessionDep, now: NowDep
+    body: DeviceIn, response: Response, who: PrincipalDep, session: SessionDep, parts: PartsDep, now: NowDep
 ) -> DeviceOut:
     if await session.get(Device, body.device_id) is not None:
         raise Conflict("a device of this id is registered already", field="device_id")
     if body.region_code:
         await register.must_be_region(session, who, body.region_code)
+    profile = await choose_profile(session, parts.codecs, body.device_id, body.profile)
     device = await wearing.register(
-        session, device_id=body.device_id, kind=body.kind, profile=body.profile, place=body.place,
+        session, device_id=body.device_id, kind=body.kind, profile=profile, place=body.place,
         region_code=body.region_code or who.region_code, now=now,
     )  # fmt: skip
     audit.note(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, ClassVar
+from typing import Any, ClassVar, assert_never
 
+from app.devices.vocabulary import DeviceKind, FieldKind
 from app.ids import DeviceId
 
 CLOCK_TOLERANCE = timedelta(minutes=5)
@@ -87,7 +88,118 @@ class Status:
     online: bool
 
 
-Event = Sos | Fall | Door | Motion | Bed | Smoke | Gas | WaterLeak | Cancel | Vitals | Heartbeat | Status
+# What only other families than the native one say.
+
+
+@dataclass(frozen=True, slots=True)
+class FallWarning:
+    """The detector suspects a fall and watches on."""
+
+    type: ClassVar[str] = "fall_warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Press:
+    """A button was pressed, and this is its word for it (`single`, `hold`). Whether that is an SOS, the device's role
+    decides; `meant`: the role the product is sold for, while nobody gave the device one."""
+
+    type: ClassVar[str] = "press"
+    word: str
+    meant: DeviceKind | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """An input is on or off. What that means, the device's role decides."""
+
+    type: ClassVar[str] = "switch"
+    name: str
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """A condition is over, or a button's word was taken back: `of` is `sos`, `fall`, `fall_warning` or `press`."""
+
+    type: ClassVar[str] = "cleared"
+    of: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tamper:
+    type: ClassVar[str] = "tamper"
+    active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BatteryLow:
+    """`may_hide_sos`: this device says only one of the two when both are so."""
+
+    type: ClassVar[str] = "battery_low"
+    active: bool
+    may_hide_sos: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """The device or its network says that something is wrong with it."""
+
+    type: ClassVar[str] = "fault"
+    code: str
+
+
+Event = (
+    Sos
+    | Fall
+    | FallWarning
+    | Door
+    | Motion
+    | Bed
+    | Smoke
+    | Gas
+    | WaterLeak
+    | Cancel
+    | Press
+    | Switch
+    | Cleared
+    | Tamper
+    | BatteryLow
+    | Fault
+    | Vitals
+    | Heartbeat
+    | Status
+)
+
+
+def words_of(event: Event) -> dict[str, Any]:
+    """What an event says beside its type, in the words of the native form."""
+    match event:
+        case Door(is_open):
+            return {"state": "open" if is_open else "closed"}
+        case Bed(occupied):
+            return {"occupied": occupied}
+        case Motion(active) | Smoke(active) | Gas(active) | WaterLeak(active) | Tamper(active):
+            return {"active": active}
+        case BatteryLow(active, may_hide_sos):
+            return {"active": active, "may_hide_sos": True} if may_hide_sos else {"active": active}
+        case Fall(confidence):
+            return {} if confidence is None else {"confidence": confidence}
+        case Press(word):
+            return {"word": word}
+        case Switch(name, on):
+            return {"name": name, "on": on}
+        case Cleared(of):
+            return {"of": of}
+        case Fault(code):
+            return {"code": code}
+        case Vitals(readings):
+            return dict(readings)
+        case Status(online):
+            return {"online": online}
+        case Sos() | Cancel() | Heartbeat() | FallWarning():
+            return {}
+        case _:
+            assert_never(event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +213,23 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """Where an observation comes from: the family or configured profile that read it, the field it stood in, and what
+    kind of field that is. `guarded`: taken only for a device that was registered under this very profile, because its
+    ids have no prefix of their own."""
+
+    profile: str
+    field: str | None
+    kind: FieldKind
+    guarded: bool = False
+
+
+NATIVE = Source("native", "type", FieldKind.EVENT)
+
+
+@dataclass(slots=True)  # not frozen: it is made for every message, and each frozen field costs a call
 class Observation:
-    """One thing a device said, understood.
+    """One thing a device said, understood. Nobody changes it.
 
     `device_time` is the device's own clock (None: it gave none); `occurred_at` is the best knowledge of when it
     happened; `late` marks a clock or a delivery more than five minutes off: it never suppresses anything.
@@ -121,6 +248,7 @@ class Observation:
     rssi: int | None = None
     data: dict[str, Any] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
+    source: Source = NATIVE
 
 
 def place_in_time(device_time: datetime | None, received_at: datetime) -> tuple[datetime, bool]:

@@ -33,6 +33,7 @@ class Journalled:
     fresh: bool = False
     elder_id: UUID | None = None
     region_code: str | None = None
+    kind: str | None = None
 
 
 # The wearer is whoever wore the device when it happened; where nobody did (a clock that is wrong, a device in a
@@ -42,13 +43,16 @@ class Journalled:
 _WRITE = sa.text(
     """
     WITH placed AS (
-        SELECT i.*, d.region_code AS device_region, coalesce(worn.elder_id, wears.elder_id) AS elder_id
+        SELECT i.*, d.region_code AS device_region, d.kind, coalesce(worn.elder_id, wears.elder_id) AS elder_id
         FROM unnest(CAST(:id AS uuid[]), CAST(:device_id AS text[]), CAST(:type AS text[]),
                     CAST(:event_id AS text[]), CAST(:occurred_at AS timestamptz[]),
                     CAST(:device_time AS timestamptz[]), CAST(:received_at AS timestamptz[]),
-                    CAST(:late AS bool[]), CAST(:data AS text[])) WITH ORDINALITY
-             AS i(id, device_id, type, event_id, occurred_at, device_time, received_at, late, data, place)
-        CROSS JOIN LATERAL (SELECT region_code FROM devices WHERE device_id = i.device_id LIMIT 1) d
+                    CAST(:late AS bool[]), CAST(:data AS text[]), CAST(:guard AS text[])) WITH ORDINALITY
+             AS i(id, device_id, type, event_id, occurred_at, device_time, received_at, late, data, guard, place)
+        CROSS JOIN LATERAL (
+            SELECT region_code, kind FROM devices
+            WHERE device_id = i.device_id AND (i.guard IS NULL OR i.guard = profile) LIMIT 1
+        ) d
         LEFT JOIN LATERAL (
             SELECT b.elder_id, b.unbound_at FROM bindings b
             WHERE b.device_id = i.device_id AND b.bound_at <= i.occurred_at ORDER BY b.bound_at DESC LIMIT 1
@@ -70,14 +74,14 @@ _WRITE = sa.text(
         UPDATE devices AS d
         SET last_seen_at = greatest(d.last_seen_at, r.seen_at), battery = coalesce(r.battery, d.battery),
             rssi = coalesce(r.rssi, d.rssi), online = r.online
-        FROM (SELECT * FROM unnest(CAST(:spoke as text[]), CAST(:seen_at AS timestamptz[]), CAST(:battery AS int[]),
-                                   CAST(:rssi AS int[]), CAST(:online AS bool[]))
-              AS x(device_id, seen_at, battery, rssi, online) ORDER BY device_id) r
-        WHERE d.device_id = r.device_id
+        FROM (SELECT * FROM unnest(CAST(:spoke as text[]), CAST(:state_guard AS text[]), CAST(:seen_at AS timestamptz[]),
+                                   CAST(:battery AS int[]), CAST(:rssi AS int[]), CAST(:online AS bool[]))
+              AS x(device_id, guard, seen_at, battery, rssi, online) ORDER BY device_id) r
+        WHERE d.device_id = r.device_id AND (r.guard IS NULL OR r.guard = d.profile)
           AND (d.last_seen_at IS NULL OR r.seen_at > d.last_seen_at + interval '1 second'
                OR d.online IS DISTINCT FROM r.online OR r.battery IS DISTINCT FROM d.battery AND r.battery IS NOT NULL)
     )
-    SELECT p.place, p.elder_id, coalesce(e.region_code, p.device_region) AS region_code, w.id IS NOT NULL AS fresh
+    SELECT p.place, p.elder_id, coalesce(e.region_code, p.device_region) AS region_code, w.id IS NOT NULL AS fresh, p.kind
     FROM placed p LEFT JOIN written w ON w.id = p.id
     LEFT JOIN LATERAL (SELECT region_code FROM elders WHERE id = p.elder_id LIMIT 1) e ON true
     """
@@ -104,12 +108,13 @@ async def write(session: Hands, observations: Sequence[Observation]) -> list[Jou
         "received_at": [one.received_at for one in seen],
         "late": [one.late for one in seen],
         "data": [_data(one) for one in seen],
+        "guard": [_guard(one) for one in seen],
         **_state(observations),
     })  # fmt: skip
     journalled = [Journalled(one, id_) for one, id_ in zip(seen, ids, strict=True)]
-    for place, elder_id, region_code, fresh in rows:
+    for place, elder_id, region_code, fresh, kind in rows:
         one = journalled[place - 1]
-        one.known, one.fresh, one.elder_id, one.region_code = True, fresh, elder_id, region_code
+        one.known, one.fresh, one.elder_id, one.region_code, one.kind = True, fresh, elder_id, region_code, kind
     return journalled
 
 
@@ -154,15 +159,21 @@ def _storable_json(value: Any, room: int = _DEPTH) -> Any:
             return value
 
 
+def _guard(one: Observation) -> str | None:
+    """The profile the device must be registered under for the observation to count; None: any."""
+    return one.source.profile if one.source.guarded else None
+
+
 def _state(seen: Sequence[Observation]) -> dict[str, list[Any]]:
     """The last word of each device that spoke, in columns."""
-    state: dict[str, tuple[datetime, int | None, int | None, bool]] = {}
+    state: dict[tuple[str, str], tuple[datetime, int | None, int | None, bool]] = {}
     for one in seen:
         if one.retained and not isinstance(one.event, Status):
             continue  # an old message said again is no sign of life
-        _, battery, rssi, online = state.get(one.device_id, (one.received_at, None, None, True))
+        who = one.device_id, _guard(one) or ""
+        _, battery, rssi, online = state.get(who, (one.received_at, None, None, True))
         online = one.event.online if isinstance(one.event, Status) else True
-        state[one.device_id] = (
+        state[who] = (
             one.received_at,
             one.battery if one.battery is not None else battery,
             one.rssi if one.rssi is not None else rssi,
@@ -170,7 +181,8 @@ def _state(seen: Sequence[Observation]) -> dict[str, list[Any]]:
         )
     ordered = sorted(state.items())
     return {
-        "spoke": [device_id for device_id, _ in ordered],
+        "spoke": [device_id for (device_id, _), _ in ordered],
+        "state_guard": [guard or None for (_, guard), _ in ordered],
         "seen_at": [seen_at for _, (seen_at, *_) in ordered],
         "battery": [battery for _, (_, battery, _, _) in ordered],
         "rssi": [rssi for _, (_, _, rssi, _) in ordered],
@@ -181,23 +193,26 @@ def _state(seen: Sequence[Observation]) -> dict[str, list[Any]]:
 _UNCLAIMED = sa.text(
     """
     INSERT INTO unclaimed_devices AS u (device_id, first_seen_at, last_seen_at, messages, last_topic, profile_guess)
-    SELECT device_id, min(at), max(at), count(*), max(topic), 'native'
-    FROM unnest(CAST(:device_id AS text[]), CAST(:at AS timestamptz[]), CAST(:topic AS text[]))
-         AS x(device_id, at, topic)
+    SELECT device_id, min(at), max(at), count(*), max(topic), max(guess)
+    FROM unnest(CAST(:device_id AS text[]), CAST(:at AS timestamptz[]), CAST(:topic AS text[]), CAST(:guess AS text[]))
+         AS x(device_id, at, topic, guess)
+    WHERE NOT EXISTS (SELECT FROM devices d WHERE d.device_id = x.device_id)
     GROUP BY device_id ORDER BY device_id
     ON CONFLICT (device_id) DO UPDATE SET last_seen_at = excluded.last_seen_at,
-        messages = u.messages + excluded.messages, last_topic = excluded.last_topic
+        messages = u.messages + excluded.messages, last_topic = excluded.last_topic,
+        profile_guess = excluded.profile_guess
     """
 )
 
 
-async def note_unclaimed(session: Hands, frames: Sequence[tuple[str, Frame]]) -> None:
-    """Devices that speak and that nobody registered: for the list of those to claim."""
+async def note_unclaimed(session: Hands, frames: Sequence[tuple[Observation, Frame]]) -> None:
+    """Devices that speak and that nobody registered: for the list of those to claim, with the family that read them."""
     if frames:
         await session.execute(_UNCLAIMED, {
-            "device_id": [device_id for device_id, _ in frames],
+            "device_id": [seen.device_id for seen, _ in frames],
             "at": [frame.received_at for _, frame in frames],
             "topic": [frame.topic[:_TOPIC_LIMIT] for _, frame in frames],
+            "guess": [seen.source.profile for seen, _ in frames],
         })  # fmt: skip
 
 

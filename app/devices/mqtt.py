@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -32,6 +33,16 @@ _RECONNECT_S = (1.0, 8.0)
 _PUBLISH_TIMEOUT_S = 5.0
 _AT_ONCE = 200  # packets read before the rest of the process has its turn
 _MOST_WAITING = 20_000  # messages in memory; beyond it the broker keeps them
+
+
+_MOST_HANG_UPS = 2
+_ASK_AGAIN_AFTER = timedelta(minutes=10)
+
+
+def _is_special(topic: str) -> bool:
+    """Whether a filter begins with `$`, also within a shared subscription."""
+    plain = topic.split("/", 2)[-1] if topic.startswith("$share/") else topic
+    return plain.startswith("$")
 
 
 @dataclass(slots=True)
@@ -122,6 +133,11 @@ class MqttClient:
         address = read_url(url)
         self._address = address
         self._topics = list(subscriptions)
+        self._leave: list[str] = []
+        self._asked: dict[int, list[str]] = {}
+        self._hung_up = 0
+        self._hung_up_at: datetime | None = None
+        self.unheard: list[str] = []  # topics the broker does not carry; the others are not lost for them
         self._clock = clock
         self._inbox: deque[Received] = deque()
         self._arrived = asyncio.Event()
@@ -178,6 +194,38 @@ class MqttClient:
             self._flush()
         self._stop_watching()
         self._client._sock_close()
+
+    def follow(self, topics: Sequence[str], *, leave: Sequence[str] = ()) -> None:
+        """Subscribe to these from now on, and to nothing else. `leave`: what a session the broker kept may still hold."""
+        wanted = list(dict.fromkeys(topics))
+        added = [topic for topic in wanted if topic not in self._topics]
+        gone = [topic for topic in self._topics if topic not in wanted]
+        self._topics = wanted
+        self._leave = [topic for topic in dict.fromkeys([*leave, *gone]) if topic not in wanted]
+        if self._client.is_connected():
+            if gone:
+                self._client.unsubscribe(gone)
+            ordinary = [topic for topic in added if not _is_special(topic)]
+            if ordinary:
+                self._subscribed = False
+                self._ask(ordinary)
+            self._ask_for_special([topic for topic in added if _is_special(topic)])
+
+    def _ask(self, topics: list[str]) -> None:
+        _, mid = self._client.subscribe([(topic, 1) for topic in topics])
+        if mid is not None:
+            self._asked[mid] = topics
+
+    def _ask_for_special(self, topics: list[str]) -> None:
+        """Topics that begin with `$`, apart and last: some brokers hang up on whoever asks for one, and the families that
+        use them must not cost the others their ears. After two such hang-ups they are left out for a while."""
+        if not topics:
+            return
+        since = self._hung_up_at
+        if self._hung_up >= _MOST_HANG_UPS and since is not None and self._clock() - since < _ASK_AGAIN_AFTER:
+            self.unheard = topics
+        else:
+            self._ask(topics)
 
     # --- receiving ---------------------------------------------------------------------------------------------------
 
@@ -332,21 +380,44 @@ class MqttClient:
         self.refused = None
         if self._topics:
             self._subscribed = False
-            client.subscribe([(topic, 1) for topic in self._topics])
+            self._asked.clear()
+            ordinary = [topic for topic in self._topics if not _is_special(topic)]
+            leave = [topic for topic in self._leave if not _is_special(topic)]
+            if leave:
+                client.unsubscribe(leave)
+            if ordinary:
+                self._ask(ordinary)
+            else:
+                self._ask_for_special(self._topics)
         log.info("connected", host=self._address.host, port=self._address.port)
 
     def _on_subscribe(
-        self, _client: paho.Client, _userdata: Any, _mid: int, reasons: list[ReasonCode], _properties: Any
+        self, _client: paho.Client, _userdata: Any, mid: int, reasons: list[ReasonCode], _properties: Any
     ) -> None:
-        refused = [topic for topic, reason in zip(self._topics, reasons, strict=False) if reason.is_failure]
-        if refused:
+        asked = self._asked.pop(mid, self._topics)
+        refused = [topic for topic, reason in zip(asked, reasons, strict=False) if reason.is_failure]
+        if asked and all(_is_special(topic) for topic in asked):
+            self._hung_up = 0
+            self.unheard = refused
+            self._subscribed = self._subscribed or (self.refused is None and not self._asked)
+        elif refused:
             self.refused = f"the broker refuses to subscribe to {', '.join(refused)}"
             log.error("subscription refused", topics=refused)
         else:
             self._subscribed = True
+            if len(asked) == len(
+                [topic for topic in self._topics if not _is_special(topic)]
+            ):  # the first of a connection
+                self._ask_for_special([topic for topic in self._topics if _is_special(topic)])
 
     def _on_disconnect(self, _client: paho.Client, _userdata: Any, _flags: Any, reason: ReasonCode, _p: Any) -> None:
         self._subscribed = not self._topics
+        waiting = [topic for topics in self._asked.values() for topic in topics]
+        if waiting and all(_is_special(topic) for topic in waiting):
+            self._hung_up += 1
+            self._hung_up_at = self._clock()
+            log.error("the broker hangs up on a subscription that begins with $", topics=waiting)
+        self._asked.clear()
         self._lost.set()
         if reason.is_failure:
             log.warning("disconnected", reason=str(reason))

@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import BYTEA, JSONB, ExcludeConstraint
 from sqlmodel import Field, SQLModel
 
 from app.db import moment, text_enum
-from app.devices.vocabulary import DeviceKind, RejectReason
+from app.devices.vocabulary import DeviceKind, ProfileSource, RejectReason
 
 
 class Device(SQLModel, table=True):
@@ -19,6 +19,8 @@ class Device(SQLModel, table=True):
     __table_args__ = (
         sa.Index("ix_devices_region_code", sa.text("region_code text_pattern_ops")),
         sa.Index("ix_devices_created_at", sa.text("created_at DESC"), sa.text("device_id DESC")),
+        # What decoding must know of devices of other families is loaded whole.
+        sa.Index("ix_devices_profile", "profile", postgresql_where=sa.text("profile <> 'native'")),
         # last_seen_at changes with every message: room on the page keeps those updates off the indexes (HOT).
         {"postgresql_with": {"fillfactor": "70"}},
     )
@@ -132,3 +134,32 @@ class DeviceCredential(SQLModel, table=True):
     issued_at: datetime = Field(sa_column=moment())
     rotated_at: datetime | None = Field(default=None, sa_column=moment(nullable=True))
     revoked_at: datetime | None = Field(default=None, sa_column=moment(nullable=True))
+
+
+class DeviceProfile(SQLModel, table=True):
+    """A configured profile as its deployer wrote it. A withdrawn one stays as a row: brokers keep subscriptions for
+    clients that are away, and its topic must still be given up."""
+
+    __tablename__ = "device_profiles"
+
+    name: str = Field(primary_key=True, max_length=64)
+    definition: dict[str, Any] = Field(sa_column=sa.Column(JSONB, nullable=False))
+    source: ProfileSource = Field(sa_column=text_enum(ProfileSource, name="source"))
+    file: str | None = Field(default=None, max_length=255)
+    created_at: datetime = Field(sa_column=moment())
+    updated_at: datetime = Field(sa_column=moment())
+    withdrawn_at: datetime | None = Field(default=None, sa_column=moment(nullable=True))
+    version: int = 1
+
+
+class ZigbeeName(SQLModel, table=True):
+    """Which Zigbee device a gateway's name stands for, as its `bridge/devices` said last."""
+
+    __tablename__ = "zigbee_names"
+    __table_args__ = (sa.Index("ix_zigbee_names_base", "base"),)
+
+    topic: str = Field(primary_key=True)
+    base: str
+    address: str = Field(max_length=18)
+    model: str | None = None
+    told_at: datetime = Field(sa_column=moment())

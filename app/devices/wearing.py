@@ -9,6 +9,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.devices import catalogue
 from app.devices.tables import Device
 from app.devices.vocabulary import DeviceKind
 from app.ids import new_uuid
@@ -31,6 +32,8 @@ async def register(
     session.add(device)
     await session.flush()
     await session.execute(sa.text("DELETE FROM unclaimed_devices WHERE device_id = :id"), {"id": device_id})
+    if profile != "native":
+        await catalogue.tell(session)  # decoding must know whose words these are
     return device
 
 

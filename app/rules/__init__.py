@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from app.devices.events import Bed, Cancel, Door, Fall, Heartbeat, Motion, Observation, Sos, Status, Vitals
+from app.devices.events import (
+    BatteryLow,
+    Bed,
+    Cancel,
+    Door,
+    Fall,
+    FallWarning,
+    Heartbeat,
+    Motion,
+    Observation,
+    Press,
+    Sos,
+    Status,
+    Vitals,
+)
 from app.rules.cancel import cancel
 from app.rules.emergencies import emergencies
 from app.rules.verdict import Calm, Nothing, Raise, Verdict
@@ -15,7 +29,7 @@ RULES: tuple[Rule, ...] = (emergencies, cancel)
 
 # A retained message is an old one said again: it says what was, not that it happens now. Conditions that hold until
 # they end (smoke, gas, a leak) may still hold and are not listed.
-_EVENT_KINDS = (Sos, Fall, Cancel, Door, Motion, Bed, Vitals, Heartbeat, Status)
+_EVENT_KINDS = (Sos, Fall, FallWarning, Press, BatteryLow, Cancel, Door, Motion, Bed, Vitals, Heartbeat, Status)
 
 
 def judge(seen: Observation) -> Verdict:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.devices.events import Fall, Gas, Observation, Smoke, Sos, WaterLeak
+from app.devices.events import BatteryLow, Fall, FallWarning, Gas, Observation, Smoke, Sos, WaterLeak
 from app.rules.verdict import AlarmKind, Raise, Severity
 from app.words import say
 
@@ -10,7 +10,8 @@ _SURE_FALL = 0.5  # below, the detector itself doubts; a person is still sent, w
 
 
 def emergencies(seen: Observation) -> Raise | None:
-    """SOS, fall, smoke and gas are critical; a leak, and a fall its detector doubts, are major."""
+    """SOS, fall, smoke and gas are critical; a leak, and a fall its detector doubts, are major; a low battery that may
+    hide an SOS is minor."""
     match seen.event:
         case Sos():
             return Raise(AlarmKind.SOS, Severity.CRITICAL, say("because.sos"))
@@ -25,5 +26,10 @@ def emergencies(seen: Observation) -> Raise | None:
             return Raise(AlarmKind.GAS, Severity.CRITICAL, say("because.gas"))
         case WaterLeak(active=True):
             return Raise(AlarmKind.WATER_LEAK, Severity.MAJOR, say("because.water_leak"))
+        case FallWarning():
+            return Raise(AlarmKind.FALL, Severity.MAJOR, say("because.fall_warning"))
+        case BatteryLow(active=True, may_hide_sos=True):
+            # The watch has room for one of the two: a person asks which it was.
+            return Raise(AlarmKind.SOS, Severity.MINOR, say("because.may_hide_sos"))
         case _:
             return None

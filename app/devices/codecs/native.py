@@ -10,9 +10,9 @@ import hashlib
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeGuard
+from typing import Any
 
-from app.devices.codec import Decoded, Rejected, read_object
+from app.devices.codec import Decoded, Knowledge, Rejected, read_object
 from app.devices.events import (
     Bed,
     Cancel,
@@ -26,32 +26,48 @@ from app.devices.events import (
     Observation,
     Smoke,
     Sos,
+    Source,
     Status,
     Vitals,
     WaterLeak,
     place_in_time,
 )
-from app.devices.vocabulary import RejectReason
+from app.devices.reading import is_number, storable, truth, whole
+from app.devices.vocabulary import FieldKind, RejectReason
 from app.ids import DeviceId
 
 MAX_ID = 128
 TYPES = ("sos", "fall", "door", "motion", "bed", "smoke", "gas", "water_leak", "cancel", "vitals", "heartbeat")
-_YES = {"true", "1", "on", "yes"}
-_NO = {"false", "0", "off", "no"}
+_KINDS = {
+    "door": FieldKind.STATE,
+    "motion": FieldKind.STATE,
+    "bed": FieldKind.STATE,
+    "vitals": FieldKind.STATE,
+    "smoke": FieldKind.ALARM_STATE,
+    "gas": FieldKind.ALARM_STATE,
+    "water_leak": FieldKind.ALARM_STATE,
+    "heartbeat": FieldKind.DIAG,
+}
+_SOURCES = {kind: Source("native", "type", _KINDS.get(kind, FieldKind.EVENT)) for kind in TYPES}
+_ENVELOPE = frozenset(("type", "id", "ts", "device_id"))
+_STATUS = Source("native", "online", FieldKind.DIAG)
 
 
 class NativeCodec:
     """The product's own wire format."""
 
     name = "native"
+    title = "Native devices"
     subscriptions: Sequence[str] = ("devices/+/event", "devices/+/status")
+    unshared: Sequence[str] = ()
+    first_levels: Sequence[str] | None = ("devices",)
+    id_prefixes: Sequence[str] = ()
 
-    def reads(self, topic: str) -> bool:
-        parts = topic.split("/")
-        return len(parts) == 3 and parts[0] == "devices" and parts[2] in ("event", "status")
-
-    def decode(self, frame: Frame) -> Sequence[Decoded]:
-        _, device, leaf = frame.topic.split("/")
+    def decode(self, frame: Frame, known: Knowledge) -> Sequence[Decoded] | None:
+        parts = frame.topic.split("/")
+        if len(parts) != 3 or parts[2] not in ("event", "status"):
+            return None
+        _, device, leaf = parts
         if not device or len(device) > MAX_ID or not device.isprintable():
             return [Rejected(RejectReason.BAD_DEVICE_ID, f"a device id has 1 to {MAX_ID} printable characters")]
         body = read_object(frame.payload)
@@ -70,7 +86,7 @@ class NativeCodec:
 
 
 def _status(frame: Frame, device: str, body: dict[str, Any]) -> Decoded:
-    online = _truth(body.get("online"))
+    online = truth(body.get("online"))
     if online is None:
         return Rejected(RejectReason.BAD_FIELD, "`online` must be true or false", device)
     return Observation(
@@ -80,6 +96,7 @@ def _status(frame: Frame, device: str, body: dict[str, Any]) -> Decoded:
         occurred_at=frame.received_at,
         retained=frame.retained,
         data={"online": online},
+        source=_STATUS,
     )
 
 
@@ -108,10 +125,11 @@ def _event(frame: Frame, device: str, body: dict[str, Any]) -> Decoded:
         event_id=event_id,
         late=late,
         retained=frame.retained,
-        battery=_whole(body.get("battery"), 0, 100, "battery", faults),
-        rssi=_whole(body.get("rssi"), -200, 100, "rssi", faults),
-        data={name: value for name, value in body.items() if name not in ("type", "id", "ts", "device_id")},
+        battery=whole(body["battery"], 0, 100, "battery", faults) if "battery" in body else None,
+        rssi=whole(body["rssi"], -200, 100, "rssi", faults) if "rssi" in body else None,
+        data={name: value for name, value in body.items() if name not in _ENVELOPE},
         faults=tuple(faults),
+        source=_SOURCES[kind],
     )
 
 
@@ -128,10 +146,10 @@ def _read(kind: str, body: dict[str, Any], faults: list[str]) -> Event | str:
                 return '`state` must be "open" or "closed"'
             return Door(state == "open")
         case "motion":
-            active = _truth(body.get("active", True))
+            active = truth(body.get("active", True))
             return Motion(True if active is None else active)
         case "bed":
-            occupied = _truth(body.get("occupied"))
+            occupied = truth(body.get("occupied"))
             return "`occupied` must be true or false" if occupied is None else Bed(occupied)
         case "smoke":
             return Smoke(_hazard(body, faults))
@@ -142,7 +160,7 @@ def _read(kind: str, body: dict[str, Any], faults: list[str]) -> Event | str:
         case "cancel":
             return Cancel()
         case "vitals":
-            return Vitals({name: float(value) for name, value in body.items() if _is_number(value) and name != "ts"})
+            return Vitals({name: float(value) for name, value in body.items() if is_number(value) and name != "ts"})
         case "heartbeat":
             return Heartbeat()
         case _:  # TYPES and this match are kept in step by a test
@@ -150,62 +168,30 @@ def _read(kind: str, body: dict[str, Any], faults: list[str]) -> Event | str:
 
 
 def _hazard(body: dict[str, Any], faults: list[str]) -> bool:
-    active = _truth(body.get("active"))
+    active = truth(body.get("active"))
     if active is None:
         faults.append("active: not readable, taken as true")
         return True
     return active
 
 
-def _truth(value: Any) -> bool | None:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, int | float) and value in (0, 1):
-        return bool(value)
-    if isinstance(value, str):
-        word = value.strip().lower()
-        return True if word in _YES else False if word in _NO else None
-    return None
-
-
-def _is_number(value: Any) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and -1e308 < value < 1e308
-
-
 def _confidence(value: Any, faults: list[str]) -> float | None:
     if value is None:
         return None
-    if not _is_number(value) or not 0 <= value <= 1:
+    if not is_number(value) or not 0 <= value <= 1:
         faults.append("confidence: not a number from 0 to 1, taken as unknown")
         return None
     return float(value)
-
-
-def _whole(value: Any, low: int, high: int, name: str, faults: list[str]) -> int | None:
-    if value is None:
-        return None
-    if not _is_number(value) or not low <= value <= high:
-        faults.append(f"{name}: not a number from {low} to {high}, taken as unknown")
-        return None
-    return int(round(value))
 
 
 def _event_id(value: Any, faults: list[str]) -> str | None:
     if value is None:
         return None
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**127 else value
-    if not isinstance(text, str) or not 1 <= len(text) <= MAX_ID or _unstorable(text):
+    if not isinstance(text, str) or not 1 <= len(text) <= MAX_ID or not storable(text):
         faults.append(f"id: not a string of 1 to {MAX_ID} characters, taken as absent")
         return None
     return text
-
-
-def _unstorable(text: str) -> bool:
-    """U+0000 or an unpaired surrogate: no database text."""
-    try:
-        return b"\x00" in text.encode()
-    except UnicodeEncodeError:
-        return True
 
 
 def _time(value: Any, faults: list[str]) -> datetime | None:
@@ -213,7 +199,7 @@ def _time(value: Any, faults: list[str]) -> datetime | None:
     if value is None:
         return None
     try:
-        if _is_number(value):
+        if is_number(value):
             if math.isfinite(value) and value > 0:
                 return datetime.fromtimestamp(value / 1000, UTC)
         elif isinstance(value, str):
