@@ -37,6 +37,7 @@ from app.devices.codec import Codec, Registry
 from app.devices.credentials import BrokerTrust, Lookups, server_login
 from app.devices.following import Following
 from app.devices.mqtt import MqttClient, Tls
+from app.elders import register
 from app.embedded.broker import EmbeddedBroker
 from app.embedded.ownership import free_slot
 from app.embedded.postgres import EmbeddedPostgres
@@ -141,7 +142,7 @@ class Server:
         self.families = _families(self.settings)
         self.signals = Signals(self.embedded.database_url)
         self.tls = tls(self.settings)
-        sealer = Sealer(keys.data)
+        self.sealer = sealer = Sealer(keys.data)
         shapes = Shapes(sealer, self.settings.tz)
         links = Links(keys.token, self.settings.base_url)
         self.desk = AlarmDesk(sealer, shapes, links)
@@ -186,6 +187,7 @@ class Server:
             stack.push_async_callback(self.channels.close)
             await self._forget_the_dead()
             await self._load_profiles()
+            await self._index_phones()
             self._loop("signals", self.signals.run)
             if "api" in self.roles:
                 self._loop("feed", self.feed.run)
@@ -269,6 +271,13 @@ class Server:
         slot, ownership = free_slot(self.settings.data_dir, kind)
         stack.callback(ownership.release)
         return f"shouwang-{own}-{kind}-{slot}"
+
+    async def _index_phones(self) -> None:
+        """What a migration could not do without the key: phones found by their last digits."""
+        more = 1
+        while more:
+            async with transaction(self.sessions) as session:
+                more = await register.index_phones(session, self.sealer)
 
     async def _forget_the_dead(self) -> None:
         """Processes of this machine that were killed left their heartbeat behind: this one stands for them."""

@@ -149,6 +149,28 @@ _TIMELINE = """
                 jsonb_build_object('device_id', b.device_id, 'bound_at', b.bound_at, 'unbound_at', b.unbound_at)
          FROM bindings b WHERE b.elder_id = :elder_id AND {binding_before}
          ORDER BY b.bound_at DESC, b.id DESC LIMIT :limit)
+        UNION ALL
+        (SELECT 'classification', c.recorded_at, c.id,
+                jsonb_build_object('id', c.id, 'effective_on', c.effective_on, 'care_level', c.care_level,
+                                   'reasons', c.reasons, 'policy_version', c.policy_version, 'cause', c.cause)
+         FROM classification_changes c WHERE c.elder_id = :elder_id AND {classification_before}
+         ORDER BY c.recorded_at DESC, c.id DESC LIMIT :limit)
+        UNION ALL
+        (SELECT 'status', s.recorded_at, s.id,
+                jsonb_build_object('id', s.id, 'status', s.status, 'reason', s.reason, 'since', s.since,
+                                   'until', s.until, 'evidenced', s.evidence IS NOT NULL)
+         FROM elder_statuses s WHERE s.elder_id = :elder_id AND {status_before}
+         ORDER BY s.recorded_at DESC, s.id DESC LIMIT :limit)
+        UNION ALL
+        (SELECT 'assessment', a.recorded_at, a.id,
+                jsonb_build_object('id', a.id, 'assessed_on', a.assessed_on, 'level', a.level, 'score', a.score,
+                                   'withdrawn_at', a.withdrawn_at)
+         FROM assessments a WHERE a.elder_id = :elder_id AND {assessment_before}
+         ORDER BY a.recorded_at DESC, a.id DESC LIMIT :limit)
+        UNION ALL
+        (SELECT 'move', r.recorded_at, r.id, jsonb_build_object('region_code', r.region_code, 'since', r.since)
+         FROM residences r WHERE r.elder_id = :elder_id AND {move_before}
+         ORDER BY r.recorded_at DESC, r.id DESC LIMIT :limit)
     ) AS happened ORDER BY at DESC, id DESC LIMIT :limit
 """
 _TIMES = {
@@ -156,6 +178,10 @@ _TIMES = {
     "alarm_before": ("a.raised_at, a.id", Right.ALARMS_READ),
     "notice_before": ("n.created_at, n.id", Right.ALARMS_READ),
     "binding_before": ("b.bound_at, b.id", Right.DEVICES_READ),
+    "classification_before": ("c.recorded_at, c.id", Right.ELDERS_READ),
+    "status_before": ("s.recorded_at, s.id", Right.ELDERS_READ),
+    "assessment_before": ("a.recorded_at, a.id", Right.ELDERS_READ),
+    "move_before": ("r.recorded_at, r.id", Right.ELDERS_READ),
 }
 
 

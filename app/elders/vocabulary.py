@@ -51,11 +51,34 @@ class Service(StrEnum):
     OTHER = "other"
 
 
+class Circumstance(StrEnum):
+    """What makes a visit at home necessary whatever the ability (二（四）2, policy row 12)."""
+
+    POOR_HEALTH = "poor_health"
+    HARDSHIP = "hardship"
+    FAMILY_UPHEAVAL = "family_upheaval"
+    NATURAL_DISASTER = "natural_disaster"
+    ACCIDENT = "accident"
+    PUBLIC_HEALTH_EVENT = "public_health_event"
+
+
 class ElderStatus(StrEnum):
     ACTIVE = "active"
     PAUSED = "paused"
     MOVED = "moved"
     DECEASED = "deceased"
+
+
+class StatusReason(StrEnum):
+    """Why somebody is not active (choice 9)."""
+
+    IN_HOSPITAL = "in_hospital"
+    IN_INSTITUTION = "in_institution"
+    AWAY = "away"
+    REFUSED = "refused"
+    MOVED = "moved"
+    DECEASED = "deceased"
+    OTHER = "other"
 
 
 class CareLevel(StrEnum):
@@ -81,6 +104,16 @@ class VisitorKind(StrEnum):
     GRID_WORKER = "grid_worker"
     STUDENT = "student"
     OTHER = "other"
+
+
+class ChangeCause(StrEnum):
+    """Why a class was computed again (policy row 8)."""
+
+    ENROLLED = "enrolled"
+    CHANGED = "changed"
+    BIRTHDAY = "birthday"
+    STATUS = "status"
+    POLICY = "policy"
 
 
 class AssignmentRole(StrEnum):
