@@ -187,7 +187,6 @@ class Server:
             stack.push_async_callback(self.channels.close)
             await self._forget_the_dead()
             await self._load_profiles()
-            await self._index_phones()
             self._loop("signals", self.signals.run)
             if "api" in self.roles:
                 self._loop("feed", self.feed.run)
@@ -247,6 +246,8 @@ class Server:
         self.ticks = Ticks(self.sessions, self.clock, self.settings.tz, sweeps=[self._sweep_webhooks])
         self.ticks.start()
         stack.callback(self.ticks.stop)
+        indexing = asyncio.create_task(self._index_phones(), name="index phones")
+        stack.callback(indexing.cancel)
 
     def _lane(self, stack: AsyncExitStack) -> Lane:
         lane = Lane(self.embedded.database_url)
@@ -273,11 +274,15 @@ class Server:
         return f"shouwang-{own}-{kind}-{slot}"
 
     async def _index_phones(self) -> None:
-        """What a migration could not do without the key: phones found by their last digits."""
+        """What a migration or a bulk load could not do without the key: phones found by their last digits."""
         more = 1
         while more:
-            async with transaction(self.sessions) as session:
-                more = await register.index_phones(session, self.sealer)
+            try:
+                async with transaction(self.sessions) as session:
+                    more = await register.index_phones(session, self.sealer)
+            except (SQLAlchemyError, OSError, TimeoutError) as error:
+                log.warning("phones not indexed; left for the next start", error=type(error).__name__)
+                return
 
     async def _forget_the_dead(self) -> None:
         """Processes of this machine that were killed left their heartbeat behind: this one stands for them."""

@@ -13,10 +13,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import logs
 from app.access import accounts, audit
+from app.alarms import facts
 from app.alarms.due import take_due_steps
 from app.clock import Clock
 from app.db import Sessions, transaction
 from app.elders import classifying
+from app.visits import reminders
 
 log = logs.get("ticks")
 _EVERY_S = 0.5
@@ -69,10 +71,20 @@ class Ticks:
             log.warning("could not keep the register; trying again", error=type(error).__name__)
 
     async def keep_register(self) -> int:
-        """One batch of people whose class is due to be looked at (birthdays, ends of pauses, new policies)."""
+        """One batch of people whose class is due to be looked at (birthdays, ends of pauses, new policies), and one of
+        findings nothing was done about, told to those who watch. Returns how many there were."""
         now = self._clock()
+        today = now.astimezone(self._tz).date()
         async with transaction(self._sessions) as session:
-            return await classifying.take_due(session, now=now, today=now.astimezone(self._tz).date())
+            looked_at = await classifying.take_due(session, now=now, today=today)
+        async with transaction(self._sessions) as session:
+            due = await reminders.take_due(session, today=today)
+            for one in due:
+                facts.tell(
+                    session, "finding.reminder", region_code=one.region_code, alarm_id=None, now=now,
+                    finding_id=one.finding_id, elder_id=one.elder_id, kind=one.kind, topic=one.topic, times=one.count,
+                )  # fmt: skip
+        return looked_at + len(due)
 
     async def _sweep(self) -> None:
         for sweep in self._sweeps:

@@ -64,7 +64,9 @@ async def test_a_birthday_moves_somebody_up_after_days_of_downtime_and_only_once
     await world.keep_register()
     assert await stored(world, elder) == "general"
     world.clock.now = START + timedelta(days=9)  # nobody looked for nine days
+    assert (await world.findings())["classification_late"].ids == (str(elder.id),)
     await world.keep_register()
+    assert "classification_late" not in await world.findings()
     await world.keep_register()
     assert await stored(world, elder) == "key"
     assert await changes(world, elder) == [("2026-11-23", "general", "enrolled"), ("2026-11-26", "key", "birthday")]

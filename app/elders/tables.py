@@ -19,8 +19,11 @@ from app.elders.vocabulary import (
     AssignmentRole,
     CareLevel,
     ChangeCause,
+    ConsentGiver,
+    ConsentScope,
     DutyRole,
     ElderStatus,
+    EvidenceForm,
     Observed,
     RegionLevel,
     Sex,
@@ -234,6 +237,37 @@ class FamilyMember(SQLModel, table=True):
     lives_away: bool = False  # 在外地居住: is reminded to phone, not to come
     created_at: datetime = Field(sa_column=moment())
     version: int = 1
+
+
+class ConsentEntry(SQLModel, table=True):
+    """Who agreed to what, when, shown how; and whether it was withdrawn (choice 10). The giving is never changed."""
+
+    __tablename__ = "consents"
+    __table_args__ = (
+        sa.CheckConstraint("expires_on IS NULL OR expires_on >= given_on", name="expires_after_it_was_given"),
+        sa.CheckConstraint("withdrawn_on IS NULL OR withdrawn_on >= given_on", name="withdrawn_after_it_was_given"),
+        sa.Index("ix_consents_elder_id_scope", "elder_id", "scope"),
+    )
+
+    id: UUID = Field(primary_key=True)
+    elder_id: UUID = Field(foreign_key="elders.id")
+    scope: ConsentScope = Field(sa_column=text_enum(ConsentScope, name="scope"))
+    given_by: ConsentGiver = Field(sa_column=text_enum(ConsentGiver, name="given_by"))
+    giver_name: str | None = Field(default=None, max_length=100)
+    relation: str | None = Field(default=None, max_length=50)
+    given_on: date
+    expires_on: date | None = None
+    evidence_form: EvidenceForm | None = Field(
+        default=None, sa_column=text_enum(EvidenceForm, name="evidence_form", nullable=True)
+    )
+    evidence: str | None = Field(default=None, max_length=500)
+    recorded_at: datetime = Field(sa_column=moment())
+    recorded_by: str = Field(max_length=64)
+    withdrawn_on: date | None = None
+    withdrawn_by: ConsentGiver | None = Field(
+        default=None, sa_column=text_enum(ConsentGiver, name="withdrawn_by", nullable=True)
+    )
+    withdrawal_evidence: str | None = Field(default=None, max_length=500)
 
 
 class CarePolicy(SQLModel, table=True):

@@ -131,3 +131,32 @@ class RegionLevel(StrEnum):
     DISTRICT = "district"
     TOWNSHIP = "township"
     VILLAGE = "village"
+
+
+class ConsentScope(StrEnum):
+    """What was agreed to (choice 10)."""
+
+    VISIT = "visit"
+    HOME_VISIT = "home_visit"
+    DEVICE = "device"
+    DATA = "data"
+
+
+class ConsentGiver(StrEnum):
+    """二（四）2: the elder or the supporter (赡养人); a guardian acts for the elder by law."""
+
+    ELDER = "elder"
+    SUPPORTER = "supporter"
+    GUARDIAN = "guardian"
+
+
+class EvidenceForm(StrEnum):
+    """How a consent can be shown."""
+
+    SIGNED_PAPER = "signed_paper"
+    FINGERPRINT = "fingerprint"
+    PHOTO = "photo"
+    RECORDING = "recording"
+    MESSAGE = "message"
+    WITNESS = "witness"
+    SPOKEN = "spoken"
