@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import uvicorn
 from fastapi import FastAPI
@@ -275,11 +276,11 @@ class Server:
 
     async def _index_phones(self) -> None:
         """What a migration or a bulk load could not do without the key: phones found by their last digits."""
-        more = 1
-        while more:
+        after: UUID | None = UUID(int=0)
+        while after is not None:
             try:
                 async with transaction(self.sessions) as session:
-                    more = await register.index_phones(session, self.sealer)
+                    after = await register.index_phones(session, self.sealer, after=after)
             except (SQLAlchemyError, OSError, TimeoutError) as error:
                 log.warning("phones not indexed; left for the next start", error=type(error).__name__)
                 return

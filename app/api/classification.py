@@ -92,7 +92,7 @@ async def classification(
     responses=responses(404),
     summary="When the class changed, and why",
 )
-async def changes(
+async def classification_changes(
     elder_id: UUID, who: PrincipalDep, session: SessionDep, limit: pages.Limit = 50, cursor: pages.Cursor = None
 ) -> pages.Page[ChangeOut]:
     """In the order they were recorded, newest first."""
@@ -258,7 +258,7 @@ async def care_policies(
     status_code=201,
     summary="Write a version; it is a draft until put in force",
 )
-async def add_policy(body: CarePolicyIn, who: PrincipalDep, session: SessionDep, now: NowDep) -> CarePolicyOut:
+async def write_care_policy(body: CarePolicyIn, who: PrincipalDep, session: SessionDep, now: NowDep) -> CarePolicyOut:
     """Fields of a part that are absent are those of the plan of 2023. A township may have its own frequencies."""
     region_code = normal_scope(body.region_code)
     _must_be_own(who, region_code)
@@ -286,7 +286,7 @@ async def care_policy(policy_id: UUID, who: PrincipalDep, session: SessionDep) -
     responses=responses(404),
     summary="Put a version in force",
 )
-async def put_in_force(
+async def put_care_policy_in_force(
     policy_id: UUID, body: InForceIn, who: PrincipalDep, session: SessionDep, parts: PartsDep, now: NowDep
 ) -> CarePolicyOut:
     """From a day on, today or later. Everybody it touches is classed again when that day has come."""

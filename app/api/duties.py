@@ -14,7 +14,7 @@ from sqlmodel import col, select
 from app.access import audit
 from app.access.principal import Right, normal_scope, within
 from app.api import pages
-from app.api.bodies import Body, Scope, example
+from app.api.bodies import Body, example
 from app.api.context import NowDep, PartsDep, PrincipalDep, SessionDep, needs
 from app.api.elders import ReasonOut
 from app.api.problems import responses
@@ -143,7 +143,7 @@ async def visit_rules(
 class ClosingIn(Body):
     model_config = example(month="2026-10", region_code="370302001")
     month: Annotated[str, StringConstraints(pattern=r"^20[0-9]{2}-(0[1-9]|1[0-2])$")]
-    region_code: Scope
+    region_code: Annotated[str, StringConstraints(pattern=r"^([0-9]{6}|[0-9]{9}|[0-9]{12})$")]
 
 
 class ClosedMonthOut(BaseModel):

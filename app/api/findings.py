@@ -213,7 +213,7 @@ async def finding(finding_id: UUID, who: PrincipalDep, session: SessionDep) -> F
     responses=responses(404),
     summary="Say what was done about it",
 )
-async def step(
+async def finding_step(
     finding_id: UUID, body: StepIn, who: PrincipalDep, session: SessionDep, parts: PartsDep, now: NowDep
 ) -> FindingWithSteps:
     """Stages in their order (docs: app/visits/findings.py); an end ends it. Each step puts the next reminder off."""

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from cryptography.exceptions import InvalidTag
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
@@ -257,20 +258,27 @@ def _seal_reach(elder: Elder, fields: Mapping[str, Any], sealer: Sealer) -> None
         elder.address_sealed = sealer.seal_optional(fields["address"], record=elder.id)
 
 
-async def index_phones(session: AsyncSession, sealer: Sealer, *, batch: int = 500) -> int:
-    """Give phones their search hash where a migration or a bulk load could not. Returns how many of one batch."""
+async def index_phones(session: AsyncSession, sealer: Sealer, *, after: UUID, batch: int = 500) -> UUID | None:
+    """Give phones their search hash where a migration or a bulk load could not: one batch of a walk by id.
+
+    Returns where to go on, None at the end. A field that does not open (a lost key) is left as it is.
+    """
     query = (
         select(Elder)
-        .where(col(Elder.phone_sealed).is_not(None), col(Elder.phone_tail_index).is_(None))
+        .where(col(Elder.phone_sealed).is_not(None), col(Elder.phone_tail_index).is_(None), col(Elder.id) > after)
+        .order_by(col(Elder.id))
         .limit(batch)
         .with_for_update(skip_locked=True)
     )
     found = (await session.execute(query)).scalars().all()
     for elder in found:
-        phone = sealer.open_optional(elder.phone_sealed, record=elder.id)
+        try:
+            phone = sealer.open_optional(elder.phone_sealed, record=elder.id)
+        except (InvalidTag, ValueError):
+            continue
         elder.phone_tail_index = phone_tail(phone, sealer) if phone else None
         elder.name_keys = elder.name_keys or search_keys(elder.name)
-    return len(found)
+    return found[-1].id if found else None
 
 
 async def elder_within(
