@@ -102,8 +102,13 @@ def driver_arguments(url: str) -> dict[str, Any]:
 # --- column helpers ------------------------------------------------------------------------------------------------
 
 
-def text_enum(kind: type[StrEnum], *, name: str, nullable: bool = False) -> sa.Column[Any]:
-    """A closed vocabulary as text with a named CHECK: readable in psql, changed by migration."""
+def text_enum(
+    kind: type[StrEnum], *, name: str, nullable: bool = False, default: StrEnum | None = None
+) -> sa.Column[Any]:
+    """A closed vocabulary as text with a named CHECK: readable in psql, changed by migration.
+
+    `default` is the database's, for rows that other programs write.
+    """
     return sa.Column(
         sa.Enum(
             kind,
@@ -114,6 +119,7 @@ def text_enum(kind: type[StrEnum], *, name: str, nullable: bool = False) -> sa.C
             values_callable=lambda members: [member.value for member in members],
         ),
         nullable=nullable,
+        server_default=None if default is None else default.value,
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import uvicorn
 from fastapi import FastAPI
@@ -37,6 +38,7 @@ from app.devices.codec import Codec, Registry
 from app.devices.credentials import BrokerTrust, Lookups, server_login
 from app.devices.following import Following
 from app.devices.mqtt import MqttClient, Tls
+from app.elders import register
 from app.embedded.broker import EmbeddedBroker
 from app.embedded.ownership import free_slot
 from app.embedded.postgres import EmbeddedPostgres
@@ -141,7 +143,7 @@ class Server:
         self.families = _families(self.settings)
         self.signals = Signals(self.embedded.database_url)
         self.tls = tls(self.settings)
-        sealer = Sealer(keys.data)
+        self.sealer = sealer = Sealer(keys.data)
         shapes = Shapes(sealer, self.settings.tz)
         links = Links(keys.token, self.settings.base_url)
         self.desk = AlarmDesk(sealer, shapes, links)
@@ -245,6 +247,8 @@ class Server:
         self.ticks = Ticks(self.sessions, self.clock, self.settings.tz, sweeps=[self._sweep_webhooks])
         self.ticks.start()
         stack.callback(self.ticks.stop)
+        indexing = asyncio.create_task(self._index_phones(), name="index phones")
+        stack.callback(indexing.cancel)
 
     def _lane(self, stack: AsyncExitStack) -> Lane:
         lane = Lane(self.embedded.database_url)
@@ -269,6 +273,17 @@ class Server:
         slot, ownership = free_slot(self.settings.data_dir, kind)
         stack.callback(ownership.release)
         return f"shouwang-{own}-{kind}-{slot}"
+
+    async def _index_phones(self) -> None:
+        """What a migration or a bulk load could not do without the key: phones found by their last digits."""
+        after: UUID | None = UUID(int=0)
+        while after is not None:
+            try:
+                async with transaction(self.sessions) as session:
+                    after = await register.index_phones(session, self.sealer, after=after)
+            except (SQLAlchemyError, OSError, TimeoutError) as error:
+                log.warning("phones not indexed; left for the next start", error=type(error).__name__)
+                return
 
     async def _forget_the_dead(self) -> None:
         """Processes of this machine that were killed left their heartbeat behind: this one stands for them."""

@@ -52,6 +52,15 @@ _QUESTIONS: tuple[tuple[str, bool, str, str], ...] = (
         "WHERE d.last_seen_at IS NULL",
     ),
     (
+        "device_of_departed", False, "devices still bound to somebody who moved away or died: collect or rebind them",
+        "SELECT b.device_id FROM bindings b JOIN elders e ON e.id = b.elder_id "
+        "WHERE b.unbound_at IS NULL AND e.status IN ('moved', 'deceased')",
+    ),
+    (
+        "classification_late", False, "people whose class was to be looked at before yesterday: no worker does it",
+        "SELECT id::text FROM elders WHERE reclassify_on < CAST(:today AS date) - 1",
+    ),
+    (
         "roster_hole", False, "villages with active elders and no reachable village head or deputy today",
         "SELECT DISTINCT e.region_code FROM elders e WHERE e.status = 'active' AND NOT EXISTS (SELECT FROM duties d "
         "JOIN channels ch ON ch.visitor_id = d.visitor_id WHERE d.region_code = e.region_code "

@@ -13,12 +13,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import logs
 from app.access import accounts, audit
+from app.alarms import facts
 from app.alarms.due import take_due_steps
 from app.clock import Clock
 from app.db import Sessions, transaction
+from app.elders import classifying
+from app.visits import reminders
 
 log = logs.get("ticks")
 _EVERY_S = 0.5
+_REGISTER_EVERY_S = 60
 _KEEP_ANSWERS = timedelta(days=2)
 
 
@@ -39,6 +43,7 @@ class Ticks:
     def start(self) -> None:
         common = {"coalesce": True, "max_instances": 1, "misfire_grace_time": 3600}
         self._scheduler.add_job(self._due, "interval", seconds=_EVERY_S, id="due", **common)
+        self._scheduler.add_job(self._register, "interval", seconds=_REGISTER_EVERY_S, id="register", **common)
         self._scheduler.add_job(self._sweep, "interval", hours=1, id="sweep", **common)
         self._scheduler.start()
 
@@ -57,6 +62,29 @@ class Ticks:
         """One batch of due alarms in one transaction. Returns how many there were."""
         async with transaction(self._sessions) as session:
             return await take_due_steps(session, now=self._clock(), tz=self._tz)
+
+    async def _register(self) -> None:
+        try:
+            while await self.keep_register():
+                pass
+        except (SQLAlchemyError, OSError, TimeoutError) as error:
+            log.warning("could not keep the register; trying again", error=type(error).__name__)
+
+    async def keep_register(self) -> int:
+        """One batch of people whose class is due to be looked at (birthdays, ends of pauses, new policies), and one of
+        findings nothing was done about, told to those who watch. Returns how many there were."""
+        now = self._clock()
+        today = now.astimezone(self._tz).date()
+        async with transaction(self._sessions) as session:
+            looked_at = await classifying.take_due(session, now=now, today=today)
+        async with transaction(self._sessions) as session:
+            due = await reminders.take_due(session, today=today)
+            for one in due:
+                facts.tell(
+                    session, "finding.reminder", region_code=one.region_code, alarm_id=None, now=now,
+                    finding_id=one.finding_id, elder_id=one.elder_id, kind=one.kind, topic=one.topic, times=one.count,
+                )  # fmt: skip
+        return looked_at + len(due)
 
     async def _sweep(self) -> None:
         for sweep in self._sweeps:

@@ -366,6 +366,11 @@ class World:
         await self.message(device, {"type": "sos"} | ({"id": id} if id else {}) | more)
         await self.settle()
 
+    async def keep_register(self) -> None:
+        """What the worker looks for each minute: birthdays, ends of pauses, policies that begin."""
+        while await self.ticks.keep_register():
+            pass
+
     async def settle(self) -> None:
         """Everything that is due now, done: steps and sending."""
         for _ in range(200):

@@ -29,6 +29,7 @@ class Right(StrEnum):
     PLACES_READ = "places:read"  # names and codes of regions within the scope
     SELF_WRITE = "self:write"  # one's own password and log-ins
     POLICIES_WRITE = "policies:write"
+    CARE_RULES = "care_rules:write"  # who is key, how often visited, which score means which ability
     REGIONS_WRITE = "regions:write"  # regions and duty rosters
     ACCOUNTS = "accounts"
     API_KEYS = "api_keys"
@@ -58,7 +59,7 @@ _READS = frozenset({Right.ELDERS_READ, Right.ALARMS_READ, Right.VISITS_READ, Rig
 
 RIGHTS_OF: dict[Role, frozenset[Right]] = {
     Role.ADMIN: frozenset(Right),
-    Role.SUPERVISOR: frozenset(Right) - {Right.ACCOUNTS, Right.API_KEYS, Right.AUDIT_READ},
+    Role.SUPERVISOR: frozenset(Right) - {Right.ACCOUNTS, Right.API_KEYS, Right.AUDIT_READ, Right.CARE_RULES},
     Role.OPERATOR: _EVERY_ACCOUNT | _READS | {Right.ALARMS_WRITE, Right.VISITS_WRITE},
     Role.VISITOR: _EVERY_ACCOUNT | (_READS - {Right.STATS_READ}) | {Right.ALARMS_WRITE, Right.VISITS_WRITE},
     Role.AUDITOR: _EVERY_ACCOUNT | _READS | {Right.AUDIT_READ},

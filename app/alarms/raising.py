@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -16,12 +17,13 @@ from app.alarms import facts
 from app.alarms.escalation import Plan, next_time
 from app.alarms.recipients import chosen, circle, reaches_a_person
 from app.db import Hands
+from app.elders.status import EFFECTS, AlarmsGo
 from app.ids import new_uuid
 from app.notify import outbox
 from app.notify.outbox import Planned, Recipient
 from app.notify.vocabulary import ChannelKind, Purpose, RecipientType
 from app.rules.verdict import AlarmKind, Severity
-from app.words import say
+from app.words import language, say
 
 _REPEAT_GAP = timedelta(seconds=10)  # a bouncing button does not ring the promiser's phone ten times
 
@@ -68,9 +70,11 @@ _RAISE = sa.text(
     INSERT INTO alarms AS a (id, elder_id, region_code, kind, severity, state, because, trigger_event,
         trigger_device_id, trigger_event_id, occurred_at, received_at, late, raised_at, repeats, plan, plan_from,
         step, round, next_at, version)
-    SELECT id, elder_id, region_code, kind, severity, 'open', because, event, device_id, event_id, occurred_at,
-           received_at, late, :now, repeats, CAST(plan AS jsonb), :now, 0, 0, next_at, 1
-    FROM report ORDER BY elder_id, kind
+    SELECT r.id, r.elder_id, r.region_code, r.kind, r.severity, 'open',
+           r.because || coalesce(CAST(:status_notes AS jsonb) ->> e.status_reason, ''), r.event, r.device_id,
+           r.event_id, r.occurred_at, r.received_at, r.late, :now, r.repeats, CAST(r.plan AS jsonb), :now, 0, 0,
+           r.next_at, 1
+    FROM report r LEFT JOIN elders e ON e.id = r.elder_id ORDER BY r.elder_id, r.kind
     ON CONFLICT (elder_id, kind) WHERE state <> 'resolved' DO UPDATE SET
         repeats = a.repeats + excluded.repeats + 1,
         severity = CASE WHEN more_urgent(excluded.severity, a.severity) THEN excluded.severity ELSE a.severity END,
@@ -153,6 +157,7 @@ def _merge(reports: Sequence[Report]) -> list[Report]:
 def _columns(reports: list[Report], plans: list[Plan], now: datetime) -> dict[str, Any]:
     return {
         "now": now,
+        "status_notes": _status_notes(language()),
         "id": [new_uuid(now) for _ in reports],
         "elder_id": [r.elder_id for r in reports],
         "region_code": [r.region_code for r in reports],
@@ -171,6 +176,14 @@ def _columns(reports: list[Report], plans: list[Plan], now: datetime) -> dict[st
         "by": [msgspec.json.encode(r.by).decode() if r.by else None for r in reports],
         "next_at": [next_time(plan, step=0, plan_from=now, now=now) for plan in plans],
     }
+
+
+@cache
+def _status_notes(_: str) -> str:
+    """What the register says of people who should not be there. No status ever silences an alarm: they are told more."""
+    noted = {reason for (_, reason), effects in EFFECTS.items() if reason and effects.alarms is AlarmsGo.WITH_A_NOTE}
+    notes = {reason.value: f" ({say(f'status.{reason.value}')})" for reason in noted}
+    return msgspec.json.encode(notes).decode()
 
 
 async def _tell_the_answerer(session: Hands, row: Any, now: datetime) -> list[Planned]:

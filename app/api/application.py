@@ -20,15 +20,20 @@ from app.api import (
     audit_log,
     auth,
     broker,
+    classification,
+    consents,
     contacts,
     credentials,
     device_profiles,
     devices,
     docs,
+    duties,
     edges,
     elders,
+    findings,
     policies,
     problems,
+    records,
     regions,
     running,
     stream,
@@ -104,8 +109,8 @@ def _include_api(app: FastAPI) -> None:
     app.include_router(stream.router, prefix=BASE)  # before /alarms/{alarm_id}
     guarded = APIRouter(dependencies=[Depends(principal)], responses=responses(400, 401, 403, 408, 409, 413, 422, 503))
     areas = (
-        auth, users, api_keys, audit_log, regions, elders, contacts, devices, credentials, device_profiles, policies,
-        visits, alarms, webhooks,
+        auth, users, api_keys, audit_log, regions, elders, records, classification, consents, contacts, devices,
+        credentials, device_profiles, policies, duties, visits, findings, alarms, webhooks,
     )  # fmt: skip
     for area in areas:
         guarded.include_router(area.router)

@@ -12,13 +12,15 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 from app.errors import InvalidInput
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Refuse control characters but line ends and tabs."""
     if any(unicodedata.category(char) in ("Cc", "Cs") and char not in "\n\r\t" for char in text):
         raise ValueError("must not contain control characters")
     return text
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """Refuse control characters and line ends."""
     if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in text):
         raise ValueError("must be one line without control characters")
     return text
@@ -57,9 +59,9 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
 
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True), AfterValidator(_one_line)]
-Short = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_one_line)]
-Note = Annotated[str, StringConstraints(max_length=2000), AfterValidator(_printable)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True), AfterValidator(one_line)]
+Short = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(one_line)]
+Note = Annotated[str, StringConstraints(max_length=2000), AfterValidator(printable)]
 Day = Annotated[date, BeforeValidator(_written), AfterValidator(_day_in_range)]
 Moment = Annotated[AwareDatetime, BeforeValidator(_written), AfterValidator(_time_in_range)]
 Region12 = Annotated[str, StringConstraints(pattern=r"^[0-9]{12}$"), Field(examples=["370302001001"])]
@@ -67,7 +69,7 @@ Scope = Annotated[str, StringConstraints(pattern=r"^([0-9]{6}|[0-9]{9}|[0-9]{12}
 DeviceIdText = Annotated[
     str,
     StringConstraints(pattern=r"^[^/+#\x00-\x1f\x7f]{1,128}$"),
-    AfterValidator(_one_line),
+    AfterValidator(one_line),
     Field(examples=["sos-0001"]),
 ]
 Phone = Annotated[str, StringConstraints(min_length=3, max_length=40), Field(examples=["13800000000"])]

@@ -2,29 +2,58 @@
 
 from __future__ import annotations
 
-from datetime import date
+from collections.abc import Sequence
+from datetime import date, datetime
 from typing import Annotated
 from uuid import UUID
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Depends, Query, Response
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.access import audit
-from app.access.principal import Right
+from app.access.principal import Principal, Right
 from app.api import pages
-from app.api.bodies import Body, Day, Name, Phone, Region12, Short, etag, example, explicit, if_match
-from app.api.context import NowDep, PartsDep, PrincipalDep, SessionDep, needs
+from app.api.bodies import (
+    Body,
+    Day,
+    Name,
+    Phone,
+    Region12,
+    Scope,
+    Short,
+    etag,
+    example,
+    explicit,
+    if_match,
+    one_line,
+    printable,
+)
+from app.api.context import NowDep, Parts, PartsDep, PrincipalDep, SessionDep, needs
 from app.api.problems import responses
 from app.api.transactional import Transactional, idempotent
-from app.elders import register
+from app.elders import policies, register
+from app.elders.identity import read_id_number
 from app.elders.tables import Elder
-from app.elders.vocabulary import AbilityLevel, CareLevel, ElderStatus, Observed, Service, Sex, Tag
+from app.elders.vocabulary import (
+    AbilityLevel,
+    CareLevel,
+    Circumstance,
+    ElderStatus,
+    Observed,
+    Service,
+    Sex,
+    StatusReason,
+    Tag,
+)
 from app.errors import InvalidInput
 
 router = APIRouter(route_class=Transactional, tags=["people"], dependencies=[Depends(idempotent)])
 Reveal = Annotated[bool, Query(description="Show sealed fields: a right, and an audit row.")]
+OtherTag = Annotated[str, StringConstraints(min_length=1, max_length=20), AfterValidator(one_line)]
+Remark = Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(printable)]
+Tail = Annotated[str, StringConstraints(pattern=r"^[0-9]{4}$"), Field(description="The last four digits of the phone.")]
 
 
 class Ability(BaseModel):
@@ -55,13 +84,25 @@ class ElderOut(BaseModel):
     address: str | None
     region_code: str
     tags: list[Tag]
+    other_tags: list[str] = Field(description="Difficulties beside the six of the policy, whose list is open.")
     ability: Ability
     disability_grade: int | None
     dementia: bool
+    circumstances: list[Circumstance]
     services: list[Service]
+    service_notes: dict[Service, str]
+    willing: bool | None = Field(description="Whether they want to be visited; null: not asked yet.")
+    willing_asked_on: date | None
+    surveyed_on: date | None
+    remarks: str | None
     status: ElderStatus
+    status_reason: StatusReason | None
+    status_since: date | None
+    status_until: date | None
+    status_evidenced: bool
     care_level: CareLevel
     care_level_reasons: list[ReasonOut]
+    policy_version: str
 
 
 class ElderIn(Body):
@@ -78,11 +119,28 @@ class ElderIn(Body):
     phone: Phone | None = None
     address: Short | None = None
     tags: list[Tag] = Field(default=[], max_length=6)
+    other_tags: list[OtherTag] = Field(default=[], max_length=6)
     ability: AbilityIn = AbilityIn()
     disability_grade: Annotated[int, Field(ge=1, le=4)] | None = None
     dementia: bool = False
+    circumstances: list[Circumstance] = Field(
+        default=[], max_length=6, description="What makes visits at home necessary whatever the ability (二（四）2)."
+    )
     services: list[Service] = Field(default=[], max_length=9)
+    service_notes: dict[Service, Remark] = Field(default={}, max_length=9, description="Annex 1: what is wanted.")
+    willing: bool | None = Field(default=None, description="意愿: whether they want to be visited; null: not asked.")
+    willing_asked_on: Day | None = None
+    surveyed_on: Day | None = Field(default=None, description="The date on annex 1.")
+    remarks: Remark | None = None
     status: ElderStatus = ElderStatus.ACTIVE
+    status_reason: StatusReason | None = Field(
+        default=None, description="Why paused; moved and deceased speak for themselves."
+    )
+    status_since: Day | None = Field(default=None, description="Today when absent.")
+    status_until: Day | None = Field(default=None, description="A pause ends by itself after this day.")
+    status_evidence: Remark | None = Field(
+        default=None, description="Without evidence the adjusted visiting rate still counts the person."
+    )
 
 
 class ElderChange(Body):
@@ -91,18 +149,50 @@ class ElderChange(Body):
     region_code: Region12 | None = None
     phone: Phone | None = None
     address: Short | None = None
+    moved_on: Day | None = Field(default=None, description="With a new `region_code`: since when; today when absent.")
     tags: list[Tag] | None = Field(default=None, max_length=6)
+    other_tags: list[OtherTag] | None = Field(default=None, max_length=6)
     ability: AbilityIn | None = None
     disability_grade: Annotated[int, Field(ge=1, le=4)] | None = None
     dementia: bool | None = None
+    circumstances: list[Circumstance] | None = Field(
+        default=None, max_length=6, description="What makes visits at home necessary whatever the ability (二（四）2)."
+    )
     services: list[Service] | None = Field(default=None, max_length=9)
+    service_notes: dict[Service, Remark] | None = Field(
+        default=None, max_length=9, description="Annex 1: what is wanted."
+    )
+    willing: bool | None = Field(default=None, description="意愿: whether they want to be visited; null: not asked.")
+    willing_asked_on: Day | None = None
+    surveyed_on: Day | None = Field(default=None, description="The date on annex 1.")
+    remarks: Remark | None = None
     status: ElderStatus | None = None
+    status_reason: StatusReason | None = Field(
+        default=None, description="Why paused; moved and deceased speak for themselves."
+    )
+    status_since: Day | None = Field(default=None, description="Today when absent.")
+    status_until: Day | None = Field(default=None, description="A pause ends by itself after this day.")
+    status_evidence: Remark | None = Field(
+        default=None, description="Without evidence the adjusted visiting rate still counts the person."
+    )
 
 
 # What the audit log may say of a change. Names, phones and addresses are only "changed": it outlives an erased identity.
 _HARMLESS = ("region_code", "tags", "ability_level", "ability_assessed_on", "observed", "disability_grade", "dementia",
-             "services", "status")  # fmt: skip
-_NEVER_NULL = ("name", "region_code", "tags", "dementia", "services", "status", "ability")
+             "services", "circumstances", "willing", "willing_asked_on", "surveyed_on", "moved_on", "status", "status_reason",
+             "status_since", "status_until")  # fmt: skip
+_NEVER_NULL = ("name", "region_code", "tags", "other_tags", "dementia", "circumstances", "services", "service_notes",
+               "status", "ability")  # fmt: skip
+
+
+class ElderSearch(Body):
+    """Any of these; all that are given must fit."""
+
+    model_config = example(id_number="370302194001011221")
+    id_number: Annotated[str, StringConstraints(min_length=15, max_length=20)] | None = None
+    phone_tail: Tail | None = None
+    name: Name | None = Field(default=None, description="A part of the name, or its pinyin: `wgy`, `wangguiying`.")
+    region_code: Scope | None = None
 
 
 @router.get("/elders", dependencies=[needs(Right.ELDERS_READ)], summary="Elders within your scope, newest first")
@@ -114,10 +204,25 @@ async def elders(
     limit: pages.Limit = 50,
     cursor: pages.Cursor = None,
     region_code: Annotated[str | None, Query(pattern=r"^[0-9]{2,12}$")] = None,
-    name: Annotated[str | None, Query(max_length=100, pattern=r"^[^\x00]*$")] = None,
+    name: Annotated[
+        str | None,
+        Query(
+            max_length=100,
+            pattern=r"^[^\x00]*$",
+            description="A part of the name, or its pinyin: `wgy`, `wangguiying`.",
+        ),
+    ] = None,
+    phone_tail: Annotated[
+        str | None, Query(pattern=r"^[0-9]{4}$", description="The phone's last four digits: a right, and an audit row.")
+    ] = None,
     tag: Tag | None = None,
+    status: ElderStatus | None = None,
+    care_level: CareLevel | None = None,
 ) -> pages.Page[ElderOut]:
     before = pages.decode(cursor, UUID)
+    if phone_tail:
+        who.must(Right.REVEAL)
+        _note_search(session, who, ["phone_tail"], now)
     rows = await register.list_elders(
         session,
         who,
@@ -126,11 +231,59 @@ async def elders(
         region_code=region_code,
         name=name,
         tag=tag.value if tag else None,
+        status=status.value if status else None,
+        care_level=care_level.value if care_level else None,
+        phone_tail_index=register.phone_tail(phone_tail, parts.sealer) if phone_tail else None,
     )
-    today = now.astimezone(parts.tz).date()
-    return pages.Page[ElderOut].model_validate(
-        pages.page(rows, limit, lambda e: register.elder_shape(e, sealer=parts.sealer, today=today), "id")
+    return await _page(session, rows, limit, parts, now)
+
+
+@router.post("/elders/search", dependencies=[needs(Right.REVEAL)], summary="Find elders by ID number or phone")
+async def search(
+    body: ElderSearch,
+    who: PrincipalDep,
+    session: SessionDep,
+    parts: PartsDep,
+    now: NowDep,
+    limit: pages.Limit = 50,
+    cursor: pages.Cursor = None,
+) -> pages.Page[ElderOut]:
+    """ID numbers stay out of addresses and logs. It is a right, and an audit row; by name alone `GET /elders` will do."""
+    given = sorted(body.model_dump(exclude_none=True))
+    if not given:
+        raise InvalidInput("say what to search by: id_number, phone_tail, name or region_code")
+    _note_search(session, who, given, now)
+    before = pages.decode(cursor, UUID)
+    number = read_id_number(body.id_number, today=now.astimezone(parts.tz).date()).number if body.id_number else None
+    rows = await register.list_elders(
+        session,
+        who,
+        limit=limit,
+        before=before[0] if before else None,
+        region_code=body.region_code,
+        name=body.name,
+        phone_tail_index=register.phone_tail(body.phone_tail, parts.sealer) if body.phone_tail else None,
+        id_number_index=parts.sealer.index(number) if number else None,
     )
+    return await _page(session, rows, limit, parts, now)
+
+
+def _note_search(session: AsyncSession, who: Principal, by: list[str], now: datetime) -> None:
+    audit.note(
+        session, who, action="elder.searched", subject_type="elder", subject_id="", now=now,
+        region_code=who.region_code or None, by=by,
+    )  # fmt: skip
+
+
+async def _page(
+    session: AsyncSession, rows: Sequence[Elder], limit: int, parts: Parts, now: datetime
+) -> pages.Page[ElderOut]:
+    today, in_force = now.astimezone(parts.tz).date(), await policies.in_force(session)
+
+    def shape(elder: Elder) -> dict[str, object]:
+        return register.elder_shape(elder, sealer=parts.sealer, today=today, in_force=in_force)
+
+    return pages.Page[ElderOut].model_validate(pages.page(rows, limit, shape, "id"))
 
 
 @router.post(
@@ -157,7 +310,7 @@ async def enrol(
         region_code=elder.region_code,
     )
     response.headers.update({**etag(elder.version), "Location": f"/api/v1/elders/{elder.id}"})
-    return _out(elder, parts, today)
+    return await out(session, elder, parts, today)
 
 
 @router.get(
@@ -185,7 +338,7 @@ async def elder(
             region_code=found.region_code,
         )
     response.headers.update(etag(found.version))
-    return _out(found, parts, now.astimezone(parts.tz).date(), plainly=reveal)
+    return await out(session, found, parts, now.astimezone(parts.tz).date(), plainly=reveal)
 
 
 @router.patch(
@@ -212,8 +365,8 @@ async def change(
     found = await register.elder_within(session, who, elder_id, version=version, lock=True)
     lived_in, today = found.region_code, now.astimezone(parts.tz).date()
     fields = _flat(fields, today)
-    before = {name: getattr(found, name) for name in _HARMLESS}
-    await register.change_elder(session, who, found, fields, sealer=parts.sealer, now=now)
+    before = {name: getattr(found, name) for name in _HARMLESS if name != "moved_on"}
+    await register.change_elder(session, who, found, fields, sealer=parts.sealer, now=now, today=today)
     if found.region_code != lived_in:
         await _take_along(session, elder_id, found.region_code)
     audit.note(
@@ -232,7 +385,7 @@ async def change(
             region_code=lived_in,
         )  # fmt: skip
     response.headers.update(etag(found.version))
-    return _out(found, parts, today)
+    return await out(session, found, parts, today)
 
 
 # Scope is judged by the region code of a row: whoever moves takes theirs along, or the old region would go on seeing.
@@ -264,5 +417,9 @@ def _flat(fields: dict[str, object], today: date) -> dict[str, object]:
     return fields
 
 
-def _out(elder: Elder, parts: PartsDep, today: date, *, plainly: bool = False) -> ElderOut:
-    return ElderOut.model_validate(register.elder_shape(elder, sealer=parts.sealer, today=today, plainly=plainly))
+async def out(session: AsyncSession, elder: Elder, parts: Parts, today: date, *, plainly: bool = False) -> ElderOut:
+    """The elder's shape."""
+    in_force = await policies.in_force(session)
+    return ElderOut.model_validate(
+        register.elder_shape(elder, sealer=parts.sealer, today=today, in_force=in_force, plainly=plainly)
+    )

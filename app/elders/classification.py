@@ -2,31 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
+from typing import Any
 
 from app.elders.identity import age_on
-from app.elders.vocabulary import AbilityLevel, CareLevel, Observed
+from app.elders.policy import POLICY_2023, POLICY_VERSION, ClassRules, Policy
+from app.elders.vocabulary import AbilityLevel, CareLevel, Circumstance, Observed
+from app.words import say
 
-POLICY_VERSION = "川民〔2023〕100号"
-_KEY_AGE = 80
+__all__ = ["POLICY_VERSION", "Classification", "Facts", "Reason", "classify", "next_birthday"]
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
+    """Why: the clause of the policy, and a sentence by its key and figures."""
+
     clause: str
-    because: str
+    key: str
+    figure: int | None = None
+
+    @property
+    def because(self) -> str:
+        return say(f"class.{self.key}", figure=self.figure)
+
+    def shape(self) -> dict[str, str]:
+        return {"clause": self.clause, "because": self.because}
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the class depends on."""
+    """What the class and the methods of visiting depend on."""
 
     birth_date: date
     ability_level: AbilityLevel | None
     observed: Observed | None
     disability_grade: int | None
     dementia: bool
+    circumstances: frozenset[Circumstance] = frozenset()
+
+    def shape(self, on: date) -> dict[str, Any]:
+        """The inputs, as they are kept with a result (choice 1)."""
+        return {
+            "age": age_on(self.birth_date, on),
+            "ability_level": self.ability_level,
+            "observed": self.observed,
+            "disability_grade": self.disability_grade,
+            "dementia": self.dementia,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,47 +58,55 @@ class Classification:
     care_level: CareLevel
     reasons: tuple[Reason, ...]
     policy_version: str = POLICY_VERSION
+    by_age_alone: bool = False  # key, and nothing but the age says so (choice 6)
 
 
-def classify(facts: Facts, *, on: date) -> Classification:
-    """The class of a person on a day, with every reason. The same facts and day give the same class at any time."""
+def classify(facts: Facts, *, on: date, policy: Policy = POLICY_2023) -> Classification:
+    """The class of a person on a day, with every reason. The same facts, policy and day give the same class."""
+    rules = policy.classification
     age = age_on(facts.birth_date, on)
     found: list[tuple[CareLevel, Reason]] = []
-    if age >= _KEY_AGE:
-        found.append((CareLevel.KEY, Reason("二（一）1", f"{age}岁,年满80岁")))
-    if facts.disability_grade in (1, 2):
-        found.append((CareLevel.KEY, Reason("二（一）1", f"残疾等级{facts.disability_grade}级")))
+    if age >= rules.key_age:
+        found.append((CareLevel.KEY, Reason("二（一）1", "age", age)))
+    if facts.disability_grade in rules.key_disability_grades:
+        found.append((CareLevel.KEY, Reason("二（一）1", "disability", facts.disability_grade)))
     if facts.dementia:
-        found.append((CareLevel.KEY, Reason("二（一）1", "失智")))
-    found.append(_by_ability(facts))
+        found.append((rules.dementia, Reason(_CLAUSE[rules.dementia], "dementia")))
+    found.append(_by_ability(facts, rules))
     order = list(CareLevel)
     level = min((level for level, _ in found), key=order.index)
-    return Classification(level, tuple(reason for _, reason in found))
+    key_reasons = [reason.key for given, reason in found if given is CareLevel.KEY]
+    return Classification(
+        level, tuple(reason for _, reason in found), policy.classification_version, key_reasons == ["age"]
+    )
 
 
-def _by_ability(facts: Facts) -> tuple[CareLevel, Reason]:
-    match facts.ability_level:
-        case AbilityLevel.COMPLETE:
-            return CareLevel.KEY, Reason("二（一）1", "能力评估:完全失能")
-        case AbilityLevel.SEVERE:
-            return CareLevel.KEY, Reason("二（一）1", "能力评估:重度失能")
-        case AbilityLevel.MODERATE:
-            return CareLevel.SECONDARY, Reason("二（一）2", "能力评估:中度失能")
-        case AbilityLevel.MILD:
-            return CareLevel.GENERAL, Reason("二（一）3", "能力评估:轻度失能")
-        case AbilityLevel.INTACT:
-            return CareLevel.GENERAL, Reason("二（一）3", "能力评估:能力完好")
-        case None:
-            return _by_observation(facts.observed)
+_CLAUSE: Mapping[CareLevel, str] = {
+    CareLevel.KEY: "二（一）1",
+    CareLevel.SECONDARY: "二（一）2",
+    CareLevel.GENERAL: "二（一）3",
+    CareLevel.UNDETERMINED: "二（四）4",
+}
 
 
-def _by_observation(observed: Observed | None) -> tuple[CareLevel, Reason]:
-    match observed:
-        case Observed.BEDRIDDEN:
-            return CareLevel.KEY, Reason("二（一）1", "未评估,因身体原因长期卧床")
-        case Observed.MOBILITY_LIMITED:
-            return CareLevel.SECONDARY, Reason("二（一）2", "未评估,因身体原因行动不便")
-        case Observed.INDEPENDENT:
-            return CareLevel.GENERAL, Reason("二（一）3", "未评估,观察到能够自理")
-        case None:
-            return CareLevel.UNDETERMINED, Reason("二（四）1", "既未评估也未观察,需要摸底")
+def _by_ability(facts: Facts, rules: ClassRules) -> tuple[CareLevel, Reason]:
+    """An assessment supersedes what was observed (choice 4); without either the person is work to do."""
+    if facts.ability_level is not None:
+        level = rules.levels[facts.ability_level]
+        return level, Reason(_CLAUSE[level], f"assessed.{facts.ability_level.value}")
+    if facts.observed is not None:
+        level = rules.levels[rules.observed_as[facts.observed]]
+        return level, Reason(_CLAUSE[level], f"observed.{facts.observed.value}")
+    return CareLevel.UNDETERMINED, Reason(_CLAUSE[CareLevel.UNDETERMINED], "unknown")
+
+
+def next_birthday(born: date, after: date) -> date:
+    """The first day after `after` on which the age grows; born on 29 February: 1 March in other years."""
+    for year in (after.year, after.year + 1):
+        try:
+            day = born.replace(year=year)
+        except ValueError:
+            day = date(year, 3, 1)
+        if day > after:
+            return day
+    return after + timedelta(days=365)

@@ -8,16 +8,20 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from cryptography.exceptions import InvalidTag
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from app.access.principal import Principal, within
 from app.access.sealing import Sealer, mask_address, mask_id_number, mask_phone
-from app.elders.classification import Facts, classify
+from app.elders import classifying, history
+from app.elders.classification import classify
 from app.elders.identity import age_on, read_id_number
 from app.elders.phones import normal_phone
+from app.elders.pinyin import as_typed, search_keys
+from app.elders.policies import Policies
 from app.elders.tables import Assignment, Contact, Duty, Elder, Region, Visitor
-from app.elders.vocabulary import DutyRole, RegionLevel
+from app.elders.vocabulary import ChangeCause, DutyRole, ElderStatus, RegionLevel, StatusReason
 from app.errors import Conflict, InvalidInput, NotFound, VersionMismatch
 from app.ids import new_uuid
 
@@ -103,8 +107,10 @@ async def add_duty(
 
 # --- elders ----------------------------------------------------------------------------------------------------------
 
-_PLAIN = ("name", "tags", "ability_level", "ability_assessed_on", "observed", "disability_grade", "dementia",
-          "services", "status", "region_code")  # fmt: skip
+_PLAIN = ("name", "tags", "other_tags", "observed", "disability_grade", "dementia", "circumstances", "services",
+          "service_notes", "willing", "willing_asked_on", "surveyed_on", "remarks")  # fmt: skip
+_FACTS = {"observed", "disability_grade", "dementia", "circumstances"}
+_STATUS = {"status", "status_reason", "status_since", "status_until", "status_evidence"}
 
 
 async def enrol(
@@ -116,6 +122,7 @@ async def enrol(
         if fields.get(name) is not None and fields[name] != known:
             raise InvalidInput(f"`{name}` does not fit the ID number", field=name)
     await must_be_region(session, who, fields["region_code"])
+    _check_days(fields, today)
     index = sealer.index(identity.number)
     if await session.scalar(select(col(Elder.id)).where(col(Elder.id_number_index) == index)) is not None:
         raise Conflict("an elder with this ID number is enrolled already", field="id_number")
@@ -126,38 +133,152 @@ async def enrol(
         birth_date=identity.birth_date,
         id_number_sealed=sealer.seal(identity.number, record=elder_id),
         id_number_index=index,
+        region_code=fields["region_code"],
+        status=ElderStatus.ACTIVE,
+        name_keys=search_keys(fields["name"]),
         created_at=now,
         updated_at=now,
-        **{name: fields[name] for name in _PLAIN},
+        **{name: fields[name] for name in _PLAIN if name in fields},
     )
     _seal_reach(elder, fields, sealer)
     session.add(elder)
     await session.flush()
+    by = str(who.id)
+    await history.live_in(session, elder, elder.region_code, since=today, by=by, now=now)
+    await history.keep_facts(session, elder, valid_from=history.SINCE_EVER, by=by, now=now)
+    await _assess(session, elder, fields, by=by, now=now, today=today)
+    if fields.get("status", ElderStatus.ACTIVE) != ElderStatus.ACTIVE:
+        await _pass_to(session, elder, fields, by=by, now=now, today=today)
+    await classifying.refresh(session, elder, cause=ChangeCause.ENROLLED, now=now, today=today)
     return elder
 
 
 async def change_elder(
-    session: AsyncSession, who: Principal, elder: Elder, fields: Mapping[str, Any], *, sealer: Sealer, now: datetime
+    session: AsyncSession,
+    who: Principal,
+    elder: Elder,
+    fields: Mapping[str, Any],
+    *,
+    sealer: Sealer,
+    now: datetime,
+    today: date,
 ) -> list[str]:
-    """Change the given fields. Returns their names."""
+    """Change the given fields; what was before stays in the histories. Returns their names."""
+    _check_days(fields, today)
+    by = str(who.id)
+    if fields.get("moved_on") and "region_code" not in fields:
+        raise InvalidInput("`moved_on` goes with a new `region_code`", field="moved_on")
     if "region_code" in fields:
         await must_be_region(session, who, fields["region_code"])
+        if fields["region_code"] != elder.region_code:
+            since = fields.get("moved_on") or today
+            await history.live_in(session, elder, fields["region_code"], since=since, by=by, now=now)
+            elder.region_code = fields["region_code"]
     for name in _PLAIN:
         if name in fields:
             setattr(elder, name, fields[name])
+    if "name" in fields:
+        elder.name_keys = search_keys(fields["name"])
     _seal_reach(elder, fields, sealer)
+    if _FACTS & fields.keys():
+        await history.keep_facts(session, elder, valid_from=today, by=by, now=now)
+    await _assess(session, elder, fields, by=by, now=now, today=today)
+    if _STATUS & fields.keys():
+        await _pass_to(session, elder, fields, by=by, now=now, today=today)
+    await touch(session, elder, now=now)
+    cause = ChangeCause.STATUS if _STATUS & fields.keys() else ChangeCause.CHANGED
+    await classifying.refresh(session, elder, cause=cause, now=now, today=today)
+    return sorted(fields)
+
+
+async def touch(session: AsyncSession, elder: Elder, *, now: datetime) -> None:
+    """The elder changed: a new version for If-Match."""
     elder.version += 1
     elder.updated_at = now
     await session.flush()
-    return sorted(fields)
+
+
+def _check_days(fields: Mapping[str, Any], today: date) -> None:
+    for name in ("willing_asked_on", "surveyed_on", "moved_on", "status_since"):
+        if (fields.get(name) or today) > today:
+            raise InvalidInput("a day in the future", field=name)
+
+
+async def _assess(
+    session: AsyncSession, elder: Elder, fields: Mapping[str, Any], *, by: str, now: datetime, today: date
+) -> None:
+    """`ability` as the elder's shape has it: a level with its day is an assessment, null withdraws them."""
+    if "ability_level" not in fields and fields.get("ability_assessed_on") is None:
+        return
+    level = fields.get("ability_level", elder.ability_level)
+    day = fields.get("ability_assessed_on")
+    if level is None:
+        if day is not None:
+            raise InvalidInput("an assessment day without a level", field="ability.assessed_on")
+        if elder.ability_level is not None:
+            await history.withdraw_all_assessments(session, elder, reason="withdrawn by a change of the elder", now=now)
+    elif level != elder.ability_level or day not in (None, elder.ability_assessed_on):
+        await history.add_assessment(session, elder, assessed_on=day or today, level=level, by=by, now=now, today=today)
+
+
+async def _pass_to(
+    session: AsyncSession, elder: Elder, fields: Mapping[str, Any], *, by: str, now: datetime, today: date
+) -> None:
+    status = ElderStatus(fields.get("status", elder.status))
+    same = status is elder.status
+    reason = fields.get("status_reason", elder.status_reason if same else None)
+    await history.set_status(
+        session,
+        elder,
+        status=status,
+        reason=StatusReason(reason) if reason else None,
+        since=fields.get("status_since") or (elder.status_since if same else None) or today,
+        until=fields.get("status_until", elder.status_until if same else None),
+        evidence=fields.get("status_evidence"),
+        by=by,
+        now=now,
+        today=today,
+    )
+
+
+_TAIL = 4
+
+
+def phone_tail(phone: str, sealer: Sealer) -> bytes:
+    """A keyed hash of the last four digits: found without opening a seal, and by the key's holder only."""
+    return sealer.index("phone-tail:" + phone[-_TAIL:])
 
 
 def _seal_reach(elder: Elder, fields: Mapping[str, Any], sealer: Sealer) -> None:
     if "phone" in fields:
         phone = normal_phone(fields["phone"]) if fields["phone"] else None
         elder.phone_sealed = sealer.seal_optional(phone, record=elder.id)
+        elder.phone_tail_index = phone_tail(phone, sealer) if phone else None
     if "address" in fields:
         elder.address_sealed = sealer.seal_optional(fields["address"], record=elder.id)
+
+
+async def index_phones(session: AsyncSession, sealer: Sealer, *, after: UUID, batch: int = 500) -> UUID | None:
+    """Give phones their search hash where a migration or a bulk load could not: one batch of a walk by id.
+
+    Returns where to go on, None at the end. A field that does not open (a lost key) is left as it is.
+    """
+    query = (
+        select(Elder)
+        .where(col(Elder.phone_sealed).is_not(None), col(Elder.phone_tail_index).is_(None), col(Elder.id) > after)
+        .order_by(col(Elder.id))
+        .limit(batch)
+        .with_for_update(skip_locked=True)
+    )
+    found = (await session.execute(query)).scalars().all()
+    for elder in found:
+        try:
+            phone = sealer.open_optional(elder.phone_sealed, record=elder.id)
+        except (InvalidTag, ValueError):
+            continue
+        elder.phone_tail_index = phone_tail(phone, sealer) if phone else None
+        elder.name_keys = elder.name_keys or search_keys(elder.name)
+    return found[-1].id if found else None
 
 
 async def elder_within(
@@ -179,29 +300,53 @@ async def list_elders(
     *,
     limit: int,
     before: UUID | None,
-    region_code: str | None,
-    name: str | None,
-    tag: str | None,
+    region_code: str | None = None,
+    name: str | None = None,
+    tag: str | None = None,
+    status: str | None = None,
+    care_level: str | None = None,
+    phone_tail_index: bytes | None = None,
+    id_number_index: bytes | None = None,
 ) -> Sequence[Elder]:
+    """Elders within the scope. `name`: a part of the name, or its pinyin: initials (wgy) or whole (wangguiying)."""
     query = select(Elder).where(within(who, col(Elder.region_code)))
     if region_code:
         query = query.where(col(Elder.region_code).like(region_code + "%"))
     if name:
-        query = query.where(col(Elder.name).contains(name, autoescape=True))
+        key = as_typed(name)
+        by_sound = col(Elder.name_keys).contains(f" {key}", autoescape=True) if key else sa.false()
+        query = query.where(sa.or_(col(Elder.name).contains(name, autoescape=True), by_sound))
     if tag:
         query = query.where(col(Elder.tags).contains([tag]))
+    if status:
+        query = query.where(col(Elder.status) == status)
+    if care_level:
+        query = query.where(col(Elder.care_level) == care_level)
+    if phone_tail_index:
+        query = query.where(col(Elder.phone_tail_index) == phone_tail_index)
+    if id_number_index:
+        query = query.where(col(Elder.id_number_index) == id_number_index)
     if before:
         query = query.where(col(Elder.id) < before)
     return (await session.execute(query.order_by(col(Elder.id).desc()).limit(limit + 1))).scalars().all()
 
 
-def elder_shape(elder: Elder, *, sealer: Sealer, today: date, plainly: bool = False) -> dict[str, Any]:
-    """An elder as the contract shows it: masked unless `plainly`. Age and care level are computed, never stored."""
+async def names_of(session: AsyncSession, ids: Sequence[UUID]) -> dict[UUID, tuple[str, str]]:
+    """Name and region code of each elder."""
+    rows = await session.execute(
+        sa.text("SELECT id, name, region_code FROM elders WHERE id = ANY(CAST(:ids AS uuid[]))"), {"ids": list(ids)}
+    )
+    return {row.id: (row.name, row.region_code) for row in rows}
+
+
+def elder_shape(
+    elder: Elder, *, sealer: Sealer, today: date, in_force: Policies, plainly: bool = False
+) -> dict[str, Any]:
+    """An elder as the contract shows it: masked unless `plainly`. Age and care level are computed for today."""
     id_number = sealer.open(elder.id_number_sealed, record=elder.id)
     phone = sealer.open_optional(elder.phone_sealed, record=elder.id)
     address = sealer.open_optional(elder.address_sealed, record=elder.id)
-    facts = Facts(elder.birth_date, elder.ability_level, elder.observed, elder.disability_grade, elder.dementia)
-    found = classify(facts, on=today)
+    found = classify(history.facts_of(elder), on=today, policy=in_force.at(elder.region_code, today))
     return {
         "id": elder.id,
         "name": elder.name,
@@ -213,13 +358,25 @@ def elder_shape(elder: Elder, *, sealer: Sealer, today: date, plainly: bool = Fa
         "address": address if plainly else mask_address(address),
         "region_code": elder.region_code,
         "tags": elder.tags,
+        "other_tags": elder.other_tags,
         "ability": {"level": elder.ability_level, "assessed_on": elder.ability_assessed_on, "observed": elder.observed},
         "disability_grade": elder.disability_grade,
         "dementia": elder.dementia,
+        "circumstances": elder.circumstances,
         "services": elder.services,
+        "service_notes": elder.service_notes,
+        "willing": elder.willing,
+        "willing_asked_on": elder.willing_asked_on,
+        "surveyed_on": elder.surveyed_on,
+        "remarks": elder.remarks,
         "status": elder.status,
+        "status_reason": elder.status_reason,
+        "status_since": elder.status_since,
+        "status_until": elder.status_until,
+        "status_evidenced": elder.status_evidenced,
         "care_level": found.care_level,
-        "care_level_reasons": [{"clause": r.clause, "because": r.because} for r in found.reasons],
+        "care_level_reasons": [reason.shape() for reason in found.reasons],
+        "policy_version": found.policy_version,
     }
 
 

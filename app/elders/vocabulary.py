@@ -51,11 +51,34 @@ class Service(StrEnum):
     OTHER = "other"
 
 
+class Circumstance(StrEnum):
+    """What makes a visit at home necessary whatever the ability (二（四）2, policy row 12)."""
+
+    POOR_HEALTH = "poor_health"
+    HARDSHIP = "hardship"
+    FAMILY_UPHEAVAL = "family_upheaval"
+    NATURAL_DISASTER = "natural_disaster"
+    ACCIDENT = "accident"
+    PUBLIC_HEALTH_EVENT = "public_health_event"
+
+
 class ElderStatus(StrEnum):
     ACTIVE = "active"
     PAUSED = "paused"
     MOVED = "moved"
     DECEASED = "deceased"
+
+
+class StatusReason(StrEnum):
+    """Why somebody is not active (choice 9)."""
+
+    IN_HOSPITAL = "in_hospital"
+    IN_INSTITUTION = "in_institution"
+    AWAY = "away"
+    REFUSED = "refused"
+    MOVED = "moved"
+    DECEASED = "deceased"
+    OTHER = "other"
 
 
 class CareLevel(StrEnum):
@@ -83,6 +106,16 @@ class VisitorKind(StrEnum):
     OTHER = "other"
 
 
+class ChangeCause(StrEnum):
+    """Why a class was computed again (policy row 8)."""
+
+    ENROLLED = "enrolled"
+    CHANGED = "changed"
+    BIRTHDAY = "birthday"
+    STATUS = "status"
+    POLICY = "policy"
+
+
 class AssignmentRole(StrEnum):
     PRIMARY = "primary"
     BACKUP = "backup"
@@ -98,3 +131,32 @@ class RegionLevel(StrEnum):
     DISTRICT = "district"
     TOWNSHIP = "township"
     VILLAGE = "village"
+
+
+class ConsentScope(StrEnum):
+    """What was agreed to (choice 10)."""
+
+    VISIT = "visit"
+    HOME_VISIT = "home_visit"
+    DEVICE = "device"
+    DATA = "data"
+
+
+class ConsentGiver(StrEnum):
+    """二（四）2: the elder or the supporter (赡养人); a guardian acts for the elder by law."""
+
+    ELDER = "elder"
+    SUPPORTER = "supporter"
+    GUARDIAN = "guardian"
+
+
+class EvidenceForm(StrEnum):
+    """How a consent can be shown."""
+
+    SIGNED_PAPER = "signed_paper"
+    FINGERPRINT = "fingerprint"
+    PHOTO = "photo"
+    RECORDING = "recording"
+    MESSAGE = "message"
+    WITNESS = "witness"
+    SPOKEN = "spoken"

@@ -1,4 +1,4 @@
-"""How a visit is made (policy row 11)."""
+"""How a visit is made and what comes of it (policy rows 11, 13, 26-34)."""
 
 from enum import StrEnum
 
@@ -8,3 +8,108 @@ class Method(StrEnum):
     PHONE = "phone"
     ONLINE = "online"
     ENCOUNTER = "encounter"
+
+
+class VisitOutcome(StrEnum):
+    """`met`: a visit. Anything else is an attempt: it counts as one, and never as a visit (choice 14)."""
+
+    MET = "met"
+    NOBODY_HOME = "nobody_home"
+    NO_ANSWER = "no_answer"
+    TURNED_AWAY = "turned_away"
+
+
+class NotCounted(StrEnum):
+    """Why a visit does not qualify."""
+
+    ATTEMPT = "attempt"
+    METHOD = "method"
+    CONSENT = "consent"
+    COUNTED_ALREADY = "counted_already"
+    DISQUALIFIED = "disqualified"
+    VOIDED = "voided"
+
+
+class HealthAspect(StrEnum):
+    """二（三）1: 表达能力, 行动能力, 反应能力, 疾病情况, 精神状况."""
+
+    EXPRESSION = "expression"
+    MOBILITY = "mobility"
+    REACTION = "reaction"
+    ILLNESS = "illness"
+    MOOD = "mood"
+
+
+class HealthGrade(StrEnum):
+    GOOD = "good"
+    FAIR = "fair"
+    POOR = "poor"
+
+
+class FindingKind(StrEnum):
+    HAZARD = "hazard"
+    HARDSHIP = "hardship"
+    SUPPORT_DUTY = "support_duty"
+    REFERRAL = "referral"
+
+
+class Topic(StrEnum):
+    """What a finding is about; which go with which kind stands in findings.py."""
+
+    WATER = "water"
+    ELECTRICITY = "electricity"
+    GAS = "gas"
+    HEATING = "heating"
+    STRUCTURE = "structure"
+    FIRE = "fire"
+    CLOTHING = "clothing"
+    FOOD = "food"
+    HOUSING = "housing"
+    TRANSPORT = "transport"
+    MEDICAL = "medical"
+    MONEY = "money"
+    POLICY = "policy"
+    ERRAND = "errand"
+    NO_VISITS = "no_visits"
+    NO_CONTACT = "no_contact"
+    NO_MEANS = "no_means"
+    NEGLECT = "neglect"
+    HEALTH_SERVICE = "health_service"
+    CARE_SERVICE = "care_service"
+    REHABILITATION = "rehabilitation"
+    HOME_ADAPTATION = "home_adaptation"
+    COUNSELLING = "counselling"
+    LEGAL_AID = "legal_aid"
+    COMMUNITY = "community"
+    OTHER = "other"
+
+
+class Stage(StrEnum):
+    """How far a finding has come; which follow which stands in findings.py."""
+
+    FOUND = "found"
+    REMINDED = "reminded"
+    ASSISTED = "assisted"
+    REMOVED = "removed"
+    MISTAKEN = "mistaken"
+    TOLD = "told"
+    APPLIED = "applied"
+    GRANTED = "granted"
+    DECLINED = "declined"
+    PERSUADED = "persuaded"
+    MEDIATED = "mediated"
+    JUDICIAL = "judicial"
+    FULFILLED = "fulfilled"
+    REFERRED = "referred"
+    ACCEPTED = "accepted"
+    DONE = "done"
+
+
+class DeltaKind(StrEnum):
+    """What changed in a month that was closed."""
+
+    ADDED = "added"
+    CORRECTED = "corrected"
+    VOIDED = "voided"
+    OVERRIDDEN = "overridden"
+    REVALUED = "revalued"

@@ -1,0 +1,228 @@
+"""What is due, by which methods, and the months that are closed."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from fastapi import APIRouter, Depends, Query
+from pydantic import BaseModel, Field, StringConstraints
+from sqlmodel import col, select
+
+from app.access import audit
+from app.access.principal import Right, normal_scope, within
+from app.api import pages
+from app.api.bodies import Body, example
+from app.api.context import NowDep, PartsDep, PrincipalDep, SessionDep, needs
+from app.api.elders import ReasonOut
+from app.api.problems import responses
+from app.api.transactional import Transactional, idempotent
+from app.elders import policies, register
+from app.elders.classification import classify
+from app.elders.consent import consent_on
+from app.elders.consents import consents_of
+from app.elders.history import known_on
+from app.elders.policy import Frequency, Period
+from app.elders.tables import Elder
+from app.elders.vocabulary import CareLevel, ConsentScope, ElderStatus, StatusReason
+from app.errors import InvalidInput, NotFound
+from app.visits import ledger
+from app.visits.duties import due_of
+from app.visits.ledger import Deed
+from app.visits.rules import frequency, methods_allowed
+from app.visits.tables import ClosedMonth, LedgerDelta, Visit
+from app.visits.vocabulary import DeltaKind, Method
+
+router = APIRouter(route_class=Transactional, tags=["visits"], dependencies=[Depends(idempotent)])
+On = Annotated[date | None, Query(description="Today when absent.", ge=date(2000, 1, 1), le=date(2199, 1, 1))]
+
+
+class ElderRef(BaseModel):
+    id: UUID
+    name: str
+    region_code: str
+
+
+class DueOut(BaseModel):
+    elder: ElderRef
+    care_level: CareLevel
+    period: Period
+    period_start: date
+    period_end: date
+    visits_required: int
+    visits_done: int
+    overdue: bool = Field(description="The period before went by unfulfilled and nobody came since.")
+    excused: StatusReason | None = Field(description="Why nobody is expected now: in hospital, away, …")
+
+
+@router.get("/visits/due", dependencies=[needs(Right.VISITS_READ)], summary="What is due in the period of a day")
+async def due(
+    who: PrincipalDep,
+    session: SessionDep,
+    parts: PartsDep,
+    now: NowDep,
+    limit: pages.Limit = 50,
+    cursor: pages.Cursor = None,
+    on: On = None,
+    region_code: Annotated[str | None, Query(pattern=r"^[0-9]{2,12}$")] = None,
+    visitor_id: Annotated[UUID | None, Query(description="Only elders this visitor is paired with.")] = None,
+) -> pages.Page[DueOut]:
+    """Everybody enrolled, week or month by their class and the rules of their place; done ones too."""
+    before = pages.decode(cursor, UUID)
+    query = select(Elder).where(
+        within(who, col(Elder.region_code)), col(Elder.status).in_([ElderStatus.ACTIVE, ElderStatus.PAUSED])
+    )
+    if region_code:
+        query = query.where(col(Elder.region_code).like(region_code + "%"))
+    if visitor_id:
+        paired = sa.text(
+            "elders.id IN (SELECT elder_id FROM assignments WHERE visitor_id = :visitor AND ended_at IS NULL)"
+        )
+        query = query.where(paired.bindparams(visitor=visitor_id))
+    if before:
+        query = query.where(col(Elder.id) < before[0])
+    rows = (await session.execute(query.order_by(col(Elder.id).desc()).limit(limit + 1))).scalars().all()
+    day = on or now.astimezone(parts.tz).date()
+    known = await due_of(session, rows[:limit], on=day, tz=parts.tz)
+
+    def shape(elder: Elder) -> dict[str, Any]:
+        one = known[elder.id]
+        return {
+            "elder": {"id": elder.id, "name": elder.name, "region_code": elder.region_code},
+            "care_level": one.care_level, "period": one.often.period, "period_start": one.span.start,
+            "period_end": one.span.end, "visits_required": one.visits_required, "visits_done": one.visits_done,
+            "overdue": one.overdue, "excused": one.excused,
+        }  # fmt: skip
+
+    return pages.Page[DueOut].model_validate(pages.page(rows, limit, shape, "id"))
+
+
+class VisitRulesOut(BaseModel):
+    on: date
+    care_level: CareLevel
+    frequency: Frequency
+    methods: list[Method] = Field(description="By these a visit counts.")
+    reasons: list[ReasonOut] = Field(description="Why the other methods do not.")
+    home_consent: bool = Field(description="Whether a consent to visits at home holds on that day.")
+    policy_version: str
+
+
+@router.get(
+    "/elders/{elder_id}/visit-rules",
+    dependencies=[needs(Right.VISITS_READ)],
+    responses=responses(404),
+    summary="How this elder is to be visited",
+)
+async def visit_rules(
+    elder_id: UUID, who: PrincipalDep, session: SessionDep, parts: PartsDep, now: NowDep, on: On = None
+) -> VisitRulesOut:
+    """How often, by which methods, and whether a visit at home has its consent."""
+    elder = await register.elder_within(session, who, elder_id)
+    day = on or now.astimezone(parts.tz).date()
+    known = (await known_on(session, {elder.id: day}))[elder.id]
+    policy = (await policies.in_force(session)).at(known.region_code, day)
+    found = classify(known.facts, on=day, policy=policy)
+    allowed = methods_allowed(known.facts, policy.visits)
+    given = (await consents_of(session, [elder.id])).get(elder.id, [])
+    return VisitRulesOut(
+        on=day,
+        care_level=found.care_level,
+        frequency=frequency(found, known.facts, policy.visits),
+        methods=[method for method in Method if method in allowed.methods],
+        reasons=[ReasonOut(**reason.shape()) for reason in allowed.reasons],
+        home_consent=consent_on(given, ConsentScope.HOME_VISIT, day) is not None,
+        policy_version=policy.visits_version,
+    )
+
+
+# --- closed months ---------------------------------------------------------------------------------------------------
+
+
+class ClosingIn(Body):
+    model_config = example(month="2026-10", region_code="370302001")
+    month: Annotated[str, StringConstraints(pattern=r"^20[0-9]{2}-(0[1-9]|1[0-2])$")]
+    region_code: Annotated[str, StringConstraints(pattern=r"^([0-9]{6}|[0-9]{9}|[0-9]{12})$")]
+
+
+class ClosedMonthOut(BaseModel):
+    id: UUID
+    month: str = Field(examples=["2026-10"])
+    region_code: str
+    figures: dict[str, int] = Field(description="As they were when the month was closed.")
+    closed_at: datetime
+    closed_by: str
+
+
+class DeltaOut(BaseModel):
+    id: UUID
+    visit_id: UUID
+    kind: DeltaKind
+    qualifying_before: bool | None
+    qualifying_after: bool
+    reason: str
+    by: str
+    at: datetime
+
+
+def _month(row: ClosedMonth) -> dict[str, Any]:
+    shown = {name: getattr(row, name) for name in ("id", "region_code", "figures", "closed_at")}
+    return {**shown, "month": f"{row.month:%Y-%m}", "closed_by": row.closed_by.get("name", "")}
+
+
+@router.get("/closed-months", dependencies=[needs(Right.VISITS_READ)], summary="Months that were closed, newest first")
+async def closed_months(
+    who: PrincipalDep, session: SessionDep, limit: pages.Limit = 50, cursor: pages.Cursor = None
+) -> pages.Page[ClosedMonthOut]:
+    before = pages.decode(cursor, UUID)
+    query = select(ClosedMonth).where(within(who, col(ClosedMonth.region_code)))
+    if before:
+        query = query.where(col(ClosedMonth.id) < before[0])
+    rows = (await session.execute(query.order_by(col(ClosedMonth.id).desc()).limit(limit + 1))).scalars().all()
+    return pages.Page[ClosedMonthOut].model_validate(pages.page(rows, limit, _month, "id"))
+
+
+@router.post("/closed-months", dependencies=[needs(Right.ELDERS_WRITE)], status_code=201, summary="Close a month")
+async def close_month(
+    body: ClosingIn, who: PrincipalDep, session: SessionDep, parts: PartsDep, now: NowDep
+) -> ClosedMonthOut:
+    """From then on, what changes in it is a delta with a name and a reason; the figures stay as they were."""
+    prefix = normal_scope(body.region_code)
+    if not prefix.startswith(who.region_code):
+        raise InvalidInput("the region is outside your own", field="region_code")
+    made = await ledger.close_month(
+        session, month=date.fromisoformat(body.month + "-01"), region_code=prefix, deed=Deed(who, now, parts.tz)
+    )
+    audit.note(session, who, action="month.closed", subject_type="month", subject_id=made.id, now=now,
+               region_code=prefix, month=body.month)  # fmt: skip
+    return ClosedMonthOut.model_validate(_month(made))
+
+
+@router.get(
+    "/closed-months/{closed_month_id}/deltas",
+    dependencies=[needs(Right.VISITS_READ)],
+    responses=responses(404),
+    summary="What changed after closing",
+)
+async def deltas(
+    closed_month_id: UUID, who: PrincipalDep, session: SessionDep, limit: pages.Limit = 50, cursor: pages.Cursor = None
+) -> pages.Page[DeltaOut]:
+    closed = await session.get(ClosedMonth, closed_month_id)
+    if closed is None or not who.sees(closed.region_code):
+        raise NotFound("no such closed month")
+    before = pages.decode(cursor, UUID)
+    query = (
+        select(LedgerDelta)
+        .join(Visit, col(Visit.id) == col(LedgerDelta.visit_id))
+        .where(col(LedgerDelta.closed_month_id) == closed_month_id, within(who, col(Visit.region_code)))
+    )
+    if before:
+        query = query.where(col(LedgerDelta.id) < before[0])
+    rows = (await session.execute(query.order_by(col(LedgerDelta.id).desc()).limit(limit + 1))).scalars().all()
+
+    def shape(row: LedgerDelta) -> dict[str, Any]:
+        shown = {name: getattr(row, name) for name in DeltaOut.model_fields if name != "by"}
+        return {**shown, "by": row.by.get("name", "")}
+
+    return pages.Page[DeltaOut].model_validate(pages.page(rows, limit, shape, "id"))
