@@ -41,6 +41,8 @@ async def people(db: asyncpg.Connection, sealer: Sealer, *, first: int, count: i
                 at,
                 1,
                 False,
+                "general",
+                at.date().replace(year=2027),  # classed already: the daily job is not what is measured
             )
         )
         for who in ("daughter", "son"):
@@ -79,6 +81,8 @@ async def people(db: asyncpg.Connection, sealer: Sealer, *, first: int, count: i
             "updated_at",
             "version",
             "dementia",
+            "care_level",
+            "reclassify_on",
         ],
     )
     await db.copy_records_to_table(

@@ -22,7 +22,7 @@ from app.elders.tables import Elder
 from app.elders.vocabulary import CareLevel, ChangeCause, ElderStatus
 from app.ids import new_uuid
 
-_BATCH = 500
+_BATCH = 100  # some milliseconds: alarms share the processor
 _GONE = (ElderStatus.MOVED, ElderStatus.DECEASED)
 
 

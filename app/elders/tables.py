@@ -78,7 +78,9 @@ class Elder(SQLModel, table=True):
         sa.Index("ix_elders_region_code_id", sa.text("region_code text_pattern_ops"), sa.text("id DESC")),
         sa.Index("ix_elders_phone_tail_index", "phone_tail_index"),
         # What the daily look finds: birthdays, pauses that end, policies that begin.
-        sa.Index("ix_elders_reclassify_on", "reclassify_on", postgresql_where=sa.text("reclassify_on IS NOT NULL")),
+        sa.Index(
+            "ix_elders_reclassify_on", "reclassify_on", "id", postgresql_where=sa.text("reclassify_on IS NOT NULL")
+        ),
         sa.CheckConstraint("status <> 'active' OR status_reason IS NULL", name="active_needs_no_reason"),
     )
 

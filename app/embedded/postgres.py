@@ -152,6 +152,8 @@ class EmbeddedPostgres:
                 "postgres",
                 "--auth=trust",
                 "--encoding=UTF8",
+                "--locale-provider=builtin",
+                "--builtin-locale=C.UTF-8",
                 "--locale=C.UTF-8",
                 "--no-instructions",
             ],
@@ -178,6 +180,7 @@ class EmbeddedPostgres:
             "max_wal_size": "2GB",
             "wal_compression": "on",
             "random_page_cost": "1.1",
+            "autovacuum_vacuum_cost_delay": "10ms",  # vacuum in small steps: an alarm waits behind none of them
             "log_min_error_statement": "panic",
             "log_parameter_max_length_on_error": "0",
             "log_error_verbosity": "terse",

@@ -21,7 +21,7 @@ from app.notify.outbox import Claim, Result, Settled
 from app.signals import wait
 
 log = logs.get("dispatcher")
-_AT_ONCE = 600
+_AT_ONCE = 400
 _BATCH = 200  # claimed at a time: the next batch is claimed while this one is being sent
 _LOOK_AGAIN_S = 1.0
 _FULL_S = 0.002

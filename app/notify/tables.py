@@ -39,8 +39,7 @@ class Notice(SQLModel, table=True):
     __table_args__ = (
         # What a worker may claim: waiting, or held by a worker whose lease ran out.
         sa.Index("ix_notices_due", "due_at", postgresql_where=sa.text("state IN ('pending', 'sending')")),
-        sa.Index("ix_notices_alarm_id", "alarm_id"),
-        # A recipient is told once a round on each channel, whoever plans it twice.
+        # A recipient is told once a round on each channel, whoever plans it twice. Also finds the notices of an alarm.
         sa.Index(
             "uq_notices_round",
             "alarm_id",

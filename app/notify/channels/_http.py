@@ -108,8 +108,8 @@ class Http:
     def _open(self) -> aiohttp.ClientSession:
         found = self._resolver()
         connector = aiohttp.TCPConnector(
-            limit=400,
-            limit_per_host=200,  # one receiver that hangs leaves half for the others
+            limit=0,  # the dispatcher has its own
+            limit_per_host=200,  # of 400: one receiver that hangs leaves half for the others
             ttl_dns_cache=30,
             keepalive_timeout=2,  # shorter than what common servers keep, so that few close on our next request
             resolver=found if self._allow_private else GuardedResolver(found),
