@@ -35,6 +35,7 @@ from app.api import (
     problems,
     records,
     regions,
+    reports,
     running,
     stream,
     users,
@@ -110,7 +111,7 @@ def _include_api(app: FastAPI) -> None:
     guarded = APIRouter(dependencies=[Depends(principal)], responses=responses(400, 401, 403, 408, 409, 413, 422, 503))
     areas = (
         auth, users, api_keys, audit_log, regions, elders, records, classification, consents, contacts, devices,
-        credentials, device_profiles, policies, duties, visits, findings, alarms, webhooks,
+        credentials, device_profiles, policies, duties, visits, findings, alarms, webhooks, reports,
     )  # fmt: skip
     for area in areas:
         guarded.include_router(area.router)
