@@ -6,6 +6,7 @@ from app.devices import tables as devices
 from app.elders import tables as elders
 from app.notify import tables as notify
 from app.visits import tables as visits
+from app.visits import work_tables as work
 from app.webhooks import tables as webhooks
 
-__all__ = ["access", "alarms", "devices", "elders", "notify", "visits", "webhooks"]
+__all__ = ["access", "alarms", "devices", "elders", "notify", "visits", "webhooks", "work"]

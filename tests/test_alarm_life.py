@@ -801,8 +801,9 @@ async def test_an_end_by_link_is_told_to_the_others(world: World) -> None:
     async with transaction(world.sessions) as session:
         to = await invitation(session, world.links.read(world.link("女儿")), now=world.time())
         await answer(
-            session, to, action=Action.RESOLVE, eta_minutes=None, outcome=Outcome.HOSPITALISED, note=None, now=START
-        )
+            session, to, action=Action.RESOLVE, eta_minutes=None, outcome=Outcome.HOSPITALISED, note=None, now=START,
+            tz=TZ,
+        )  # fmt: skip
     await world.settle()
     assert "已送医院" in world.expect_heard("儿子", "alarm.resolved").reason
     assert not world.heard_by("女儿", "alarm.resolved")

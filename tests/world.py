@@ -407,7 +407,7 @@ class World:
         async with transaction(self.sessions) as session:
             to = await answering.invitation(session, self.links.read(self.link(name)), now=self.time())
             await answering.answer(
-                session, to, action=action, eta_minutes=eta, outcome=outcome, note=None, now=self.time()
+                session, to, action=action, eta_minutes=eta, outcome=outcome, note=None, now=self.time(), tz=TZ
             )
 
     async def operator(self, elder: Person, action: str, *, end: End = End.ELDER_WELL, eta: int | None = None) -> None:
@@ -424,7 +424,7 @@ class World:
                 case "attend":
                     await handling.attend(session, held, by=OPERATOR, note=None, now=self.time())
                 case "resolve":
-                    await handling.resolve(session, held, by=OPERATOR, outcome=end, note=None, now=self.time())
+                    await handling.resolve(session, held, by=OPERATOR, outcome=end, note=None, now=self.time(), tz=TZ)
                 case "escalate":
                     await handling.escalate(session, held, by=OPERATOR, now=self.time())
                 case _:

@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -65,6 +66,7 @@ async def answer(
     outcome: Outcome | None,
     note: str | None,
     now: datetime,
+    tz: ZoneInfo,
 ) -> None:
     """Do what the recipient says. The same answer again changes nothing; a closed alarm is `LinkExpired`."""
     held = await handling.hold(session, to.alarm_id)
@@ -78,4 +80,5 @@ async def answer(
             if held.state is not AlarmState.ATTENDING:
                 await handling.attend(session, held, by=to.by, note=note, now=now)
         case Action.RESOLVE:
-            await handling.resolve(session, held, by=to.by, outcome=outcome or Outcome.OTHER, note=note, now=now)
+            end = outcome or Outcome.OTHER
+            await handling.resolve(session, held, by=to.by, outcome=end, note=note, now=now, tz=tz)

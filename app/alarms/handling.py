@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.alarms import entries, facts
+from app.alarms import aftermath, entries, facts
 from app.alarms.calming import already_told
 from app.alarms.state import Move, after
 from app.alarms.vocabulary import AlarmState, Outcome
@@ -95,9 +96,16 @@ async def attend(session: AsyncSession, alarm: Held, *, by: dict[str, Any], note
 
 
 async def resolve(
-    session: AsyncSession, alarm: Held, *, by: dict[str, Any], outcome: Outcome, note: str | None, now: datetime
+    session: AsyncSession,
+    alarm: Held,
+    *,
+    by: dict[str, Any],
+    outcome: Outcome,
+    note: str | None,
+    now: datetime,
+    tz: ZoneInfo,
 ) -> None:
-    """The end, with an outcome: terminal."""
+    """The end, with an outcome: terminal. What a real emergency asks for afterwards is asked in the same transaction."""
     await _move(
         session,
         alarm,
@@ -111,6 +119,7 @@ async def resolve(
     await _tell_others(session, alarm, Purpose.RESOLVED, words, by, now)
     await _tell_device(session, alarm, say("device.resolved"), now)
     await _write(session, alarm, "resolved", by, now, outcome=outcome.value, note=note)
+    await aftermath.ask(session, alarm.id, outcome, now=now, tz=tz)
 
 
 async def comment(session: AsyncSession, alarm: Held, *, by: dict[str, Any], text: str, now: datetime) -> None:

@@ -273,7 +273,7 @@ async def resolve(
     version: Version = None,
 ) -> AlarmOut:
     held = await _hold(session, who, alarm_id, version)
-    await handling.resolve(session, held, by=who.who(), outcome=body.outcome, note=body.note, now=now)
+    await handling.resolve(session, held, by=who.who(), outcome=body.outcome, note=body.note, now=now, tz=parts.tz)
     return await _out(session, parts, alarm_id, response, now)
 
 

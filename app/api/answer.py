@@ -112,6 +112,7 @@ async def act(token: Token, request: Request, session: SessionDep, parts: PartsD
             outcome=given.outcome,
             note=given.note,
             now=now,
+            tz=parts.tz,
         )
     except ShouwangError as error:
         return _refusal(request, error)

@@ -38,6 +38,7 @@ from app.api import (
     reports,
     running,
     stream,
+    tasks,
     users,
     visits,
     webhooks,
@@ -111,7 +112,7 @@ def _include_api(app: FastAPI) -> None:
     guarded = APIRouter(dependencies=[Depends(principal)], responses=responses(400, 401, 403, 408, 409, 413, 422, 503))
     areas = (
         auth, users, api_keys, audit_log, regions, elders, records, classification, consents, contacts, devices,
-        credentials, device_profiles, policies, duties, visits, findings, alarms, webhooks, reports,
+        credentials, device_profiles, policies, duties, visits, findings, tasks, alarms, webhooks, reports,
     )  # fmt: skip
     for area in areas:
         guarded.include_router(area.router)

@@ -60,7 +60,8 @@ class VisitIn(Body):
     health: Health = Health()
     note: Note | None = None
     alarm_id: UUID | None = Field(
-        default=None, description="A response in person: an emergency entry needs no consent, and is logged."
+        default=None,
+        description="A response in person: 应急救援 is ticked; an emergency entry needs no consent, and is logged.",
     )
     findings: list[FindingIn] = Field(default=[], max_length=20)
     reason: Why | None = Field(default=None, description="Asked for when the month is closed.")
@@ -189,14 +190,15 @@ async def record(
             raise InvalidInput("no such alarm of this elder", field="alarm_id")
     fields = body.model_dump(exclude={"elder_id", "partner_ids", "findings", "reason", "health"})
     fields["health"] = body.health.model_dump(mode="json", exclude_none=True)
+    if body.alarm_id is not None and Service.EMERGENCY_AID not in body.services:
+        fields["services"] = [*body.services, Service.EMERGENCY_AID]
     deed = Deed(who, now, parts.tz, body.reason)
     made = await ledger.record(session, elder, fields, body.partner_ids, deed)
     for finding in body.findings:
         await add_finding(session, who, elder, finding, now=now, tz=parts.tz, visit_id=made.id)
     if body.alarm_id is not None and body.method is Method.HOME:
         _note(session, who, "visit.emergency_entry", made, now, alarm_id=str(body.alarm_id))
-    response.headers.update(etag(made.version))
-    return await _out(session, made)
+    return await shown(session, made, response)
 
 
 async def _must_be_visitors(
@@ -396,6 +398,12 @@ _TIMELINE = """
          WHERE f.elder_id = :elder_id AND {finding_before}
          ORDER BY s.at DESC, s.id DESC LIMIT :limit)
         UNION ALL
+        (SELECT 'task', t.asked_at, t.id,
+                jsonb_build_object('id', t.id, 'kind', t.kind, 'alarm_id', t.alarm_id, 'because', t.because,
+                                   'due_at', t.due_at, 'dismissed_at', t.dismissed_at)
+         FROM care_tasks t WHERE t.elder_id = :elder_id AND {task_before}
+         ORDER BY t.asked_at DESC, t.id DESC LIMIT :limit)
+        UNION ALL
         (SELECT 'move', r.recorded_at, r.id, jsonb_build_object('region_code', r.region_code, 'since', r.since)
          FROM residences r WHERE r.elder_id = :elder_id AND {move_before}
          ORDER BY r.recorded_at DESC, r.id DESC LIMIT :limit)
@@ -411,6 +419,7 @@ _TIMES = {
     "assessment_before": ("a.recorded_at, a.id", Right.ELDERS_READ),
     "consent_before": ("k.recorded_at, k.id", Right.ELDERS_READ),
     "finding_before": ("s.at, s.id", Right.VISITS_READ),
+    "task_before": ("t.asked_at, t.id", Right.VISITS_READ),
     "move_before": ("r.recorded_at, r.id", Right.ELDERS_READ),
 }
 
@@ -424,7 +433,7 @@ _TIMES = {
 async def elder_timeline(
     elder_id: UUID, who: PrincipalDep, session: SessionDep, limit: pages.Limit = 50, cursor: pages.Cursor = None
 ) -> pages.Page[TimelineItem]:
-    """Visits, attempts, alarms, notices, devices, consents, classes, statuses, assessments, findings and moves, newest
+    """Visits, attempts, alarms, notices, devices, consents, classes, statuses, assessments, findings, tasks and moves, newest
     first: those that you may read in their own lists too."""
     await register.elder_within(session, who, elder_id)
     before = pages.decode(cursor, datetime, UUID)
@@ -437,6 +446,12 @@ async def elder_timeline(
     return pages.Page[TimelineItem].model_validate(
         pages.page(rows, limit, lambda r: {"kind": r.kind, "at": r.at, "data": r.data}, "at", "id")
     )
+
+
+async def shown(session: AsyncSession, found: Visit, response: Response) -> VisitOut:
+    """A visit with its ETag."""
+    response.headers.update(etag(found.version))
+    return await _out(session, found)
 
 
 async def _out(session: AsyncSession, found: Visit) -> VisitOut:

@@ -103,6 +103,17 @@ class VisitRules(_Rules):
     assumed_minutes: int = Field(
         default=30, ge=1, le=240, description="How long a visit without an end is taken to last when two are compared."
     )
+    most_a_day: int = Field(
+        default=2, ge=1, le=10, description="However many special periods overlap, nobody is due more often in a day."
+    )
+    follow_up_hours: int = Field(
+        default=72, ge=1, le=24 * 31, description="After an alarm that was a real emergency, a visit within this time."
+    )
+    falls_for_assessment: int = Field(
+        default=2, ge=1, le=10, description="So many real falls within `falls_within_days` ask for a new assessment."
+    )
+    falls_within_days: int = Field(default=30, ge=1, le=366)
+    assessment_within_days: int = Field(default=14, ge=1, le=366, description="The time for that new assessment.")
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

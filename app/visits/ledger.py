@@ -88,6 +88,17 @@ async def _set_partners(session: AsyncSession, visit: Visit, partners: Sequence[
     await session.flush()
 
 
+async def visit_of_alarm(session: AsyncSession, alarm_id: UUID) -> Visit | None:
+    """The first visit written down as the response to an alarm, voided ones apart."""
+    query = (
+        select(Visit)
+        .where(col(Visit.alarm_id) == alarm_id, col(Visit.voided_at).is_(None), col(Visit.outcome) == VisitOutcome.MET)
+        .order_by(col(Visit.created_at), col(Visit.id))
+        .limit(1)
+    )
+    return (await session.execute(query)).scalar_one_or_none()
+
+
 async def partners_of(session: AsyncSession, ids: Sequence[UUID]) -> dict[UUID, list[UUID]]:
     """Who came along on each visit."""
     rows = await session.execute(

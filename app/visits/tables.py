@@ -37,6 +37,7 @@ class Visit(SQLModel, table=True):
         sa.CheckConstraint("(override IS NULL) = (override_reason IS NULL)", name="an_override_has_a_reason"),
         sa.CheckConstraint("(voided_at IS NULL) = (void_reason IS NULL)", name="voiding_has_a_reason"),
         sa.Index("ix_visits_elder_id_started_at", "elder_id", sa.text("started_at DESC")),
+        sa.Index("ix_visits_alarm_id", "alarm_id", postgresql_where=sa.text("alarm_id IS NOT NULL")),
         sa.Index("ix_visits_started_at_id", sa.text("started_at DESC"), sa.text("id DESC")),
         # Statistics of a place and time: visits that count.
         sa.Index(

@@ -113,3 +113,41 @@ class DeltaKind(StrEnum):
     VOIDED = "voided"
     OVERRIDDEN = "overridden"
     REVALUED = "revalued"
+
+
+class TaskKind(StrEnum):
+    """Work that something asks for beside the regular visits."""
+
+    FOLLOW_UP = "follow_up"  # a visit after an emergency
+    ASSESSMENT = "assessment"  # a new assessment of ability, after falls
+
+
+class TaskState(StrEnum):
+    """`lapsed`: the elder moved away or died before it was done."""
+
+    OPEN = "open"
+    OVERDUE = "overdue"
+    DONE = "done"
+    DISMISSED = "dismissed"
+    LAPSED = "lapsed"
+
+
+class SpecialKind(StrEnum):
+    """特殊时间节点 (二（四）1, policy row 10)."""
+
+    FESTIVAL = "festival"
+    WEATHER = "weather"
+    OTHER = "other"
+
+
+class Festival(StrEnum):
+    """The festivals that are computed, in the order of the year."""
+
+    NEW_YEAR = "new_year"  # 元旦
+    SPRING_FESTIVAL = "spring_festival"  # 春节
+    QINGMING = "qingming"  # 清明
+    LABOUR_DAY = "labour_day"  # 劳动节
+    DRAGON_BOAT = "dragon_boat"  # 端午
+    MID_AUTUMN = "mid_autumn"  # 中秋
+    NATIONAL_DAY = "national_day"  # 国庆
+    DOUBLE_NINTH = "double_ninth"  # 重阳
