@@ -27,6 +27,7 @@ from app.devices.mosquitto_auth import FAILURES, ByCommand, ByPidFile, Keeper, M
 from app.elders.tables import Visitor
 from app.errors import InvalidInput, NotFound, ShouwangError
 from app.ids import VisitorId
+from app.reports import coverage_check
 from app.settings import Settings, SettingsError, load, load_keys, new_key
 from app.signals import Signal, Signals
 
@@ -135,6 +136,25 @@ def verify_audit(
     print(f"The audit log is whole: {result.rows} rows.")
     print(f"head {result}")
     print("Note the head somewhere outside this machine, and give it to --head the next time.")
+
+
+@cli.command("verify-coverage")
+def verify_coverage() -> None:
+    """Compute everybody's months a second time and compare them with what the statistics are read from. Exit code 1 and
+    what differs when something does."""
+    found: list[tuple[int, list[coverage_check.Drift]]] = []
+
+    async def walk(session: AsyncSession) -> None:
+        found.append(await coverage_check.compare(session))
+
+    _with_database(_settings(), walk, migrate_first=False)
+    people, drifts = found[0]
+    for drift in drifts[:50]:
+        print(drift)
+    if drifts:
+        print(f"{len(drifts)} rows of statistics do not say what the register and the ledger say.")
+        raise typer.Exit(1)
+    print(f"The statistics of {people} people say what the register and the ledger say.")
 
 
 def _password() -> str:

@@ -5,8 +5,9 @@ from app.alarms import tables as alarms
 from app.devices import tables as devices
 from app.elders import tables as elders
 from app.notify import tables as notify
+from app.reports import tables as reports
 from app.visits import tables as visits
 from app.visits import work_tables as work
 from app.webhooks import tables as webhooks
 
-__all__ = ["access", "alarms", "devices", "elders", "notify", "visits", "webhooks", "work"]
+__all__ = ["access", "alarms", "devices", "elders", "notify", "reports", "visits", "webhooks", "work"]

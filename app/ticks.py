@@ -20,6 +20,7 @@ from app.alarms.due import take_due_steps
 from app.clock import Clock
 from app.db import Sessions, transaction
 from app.elders import classifying
+from app.reports import calendar
 from app.visits import reminders
 
 log = logs.get("ticks")
@@ -39,7 +40,7 @@ class Ticks:
         self._sessions = sessions
         self._clock = clock
         self._tz = tz
-        self._sweeps = (_forget_answers, _forget_logins, _tell_the_audit_head, *sweeps)
+        self._sweeps = (_forget_answers, _forget_logins, _tell_the_audit_head, calendar.add_up, *sweeps)
         self._scheduler = AsyncIOScheduler(timezone=tz)
         self.last_look: datetime | None = None
 
@@ -77,7 +78,8 @@ class Ticks:
 
     async def keep_register(self) -> int:
         """One batch of people whose class is due to be looked at (birthdays, ends of pauses, new policies), and one of
-        findings nothing was done about, told to those who watch. Returns how many there were."""
+        findings nothing was done about, told to those who watch; the next month's rows of statistics are opened. Returns how
+        many there were."""
         now = self._clock()
         today = now.astimezone(self._tz).date()
         async with transaction(self._sessions) as session:
@@ -89,7 +91,9 @@ class Ticks:
                     session, "finding.reminder", region_code=one.region_code, alarm_id=None, now=now,
                     finding_id=one.finding_id, elder_id=one.elder_id, kind=one.kind, topic=one.topic, times=one.count,
                 )  # fmt: skip
-        return looked_at + len(due)
+        async with transaction(self._sessions) as session:
+            opened = await calendar.keep(session, today=today, tz=self._tz)
+        return looked_at + len(due) + opened
 
     async def _sweep(self) -> None:
         for sweep in self._sweeps:

@@ -37,6 +37,7 @@ from app.api import (
     regions,
     reports,
     running,
+    stats,
     stream,
     tasks,
     users,
@@ -113,6 +114,7 @@ def _include_api(app: FastAPI) -> None:
     areas = (
         auth, users, api_keys, audit_log, regions, elders, records, classification, consents, contacts, devices,
         credentials, device_profiles, policies, duties, visits, findings, tasks, alarms, webhooks, reports,
+        stats,
     )  # fmt: skip
     for area in areas:
         guarded.include_router(area.router)
