@@ -176,7 +176,7 @@ def check() -> None:
         now = system_clock()
         today = now.astimezone(settings.tz).date()
         embedded = server.trust(settings).embedded
-        found.extend(await readiness.look(session, now=now, today=today, embedded_broker=embedded))
+        found.extend(await readiness.look(session, now=now, today=today, embedded_broker=embedded, doing=()))
 
     _with_database(settings, look, migrate_first=False)
     for finding in sorted(found, key=lambda f: not f.blocking):

@@ -89,7 +89,13 @@ class Ingest:
             crash_at("after_journal")
             events = [(seen, frame) for seen, frame in observations if not isinstance(seen.event, Status)]
             unknown = [(seen, frame) for one, (seen, frame) in zip(journalled, events, strict=True) if not one.known]
-            rejects += [(frame, _unknown_device(seen)) for seen, frame in unknown]
+            unknown += await journal.unknown_status(session, observations)
+            # A retained status comes again at each connection: it is listed to be claimed, and not piled up.
+            rejects += [
+                (frame, _unknown_device(seen))
+                for seen, frame in unknown
+                if not (seen.retained and isinstance(seen.event, Status))
+            ]
             await journal.note_unclaimed(session, unknown)
             for one in learned:
                 await catalogue.keep_names(session, one, now=now)
@@ -130,7 +136,7 @@ class Ingest:
                     facts.tell(
                         session,
                         "event.unmatched",
-                        region_code="",
+                        region_code=one.region_code or "",
                         alarm_id=None,
                         now=now,
                         device_id=one.seen.device_id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
@@ -80,6 +81,18 @@ _QUESTIONS: tuple[tuple[str, bool, str, str], ...] = (
     ),
 )  # fmt: skip
 
+# Asked where a server should be running. What died long ago is forgotten as a dead part, and is missed here.
+_MISSING_PART = (
+    "no running process reports that it does this work; start one with `shouwang serve` (see --roles), or alarms are not "
+    "taken in, not told or not escalated"
+)
+_MISSING = sa.text(
+    """
+    SELECT role FROM unnest(ARRAY['ingest', 'worker']) AS wanted(role)
+    WHERE NOT EXISTS (SELECT FROM heartbeats WHERE seen_at >= :silent AND role = ANY(string_to_array(part, '+')))
+    """
+)
+
 _EMBEDDED_BROKER = (
     "the MQTT broker is the embedded one: it lets everybody in under any name and keeps nothing on disk. It is for trying "
     "out; set SHOUWANG_MQTT_URL to a Mosquitto or EMQX before real devices connect"
@@ -96,10 +109,18 @@ _OWN_BROKER: tuple[tuple[str, bool, str, str], ...] = (
 )  # fmt: skip
 
 
-async def look(session: AsyncSession, *, now: datetime, today: date, embedded_broker: bool | None) -> list[Finding]:
+async def look(
+    session: AsyncSession,
+    *,
+    now: datetime,
+    today: date,
+    embedded_broker: bool | None,
+    doing: Collection[str] | None = None,
+) -> list[Finding]:
     """Everything that is not ready, the blocking first. Ids only: no names, no addresses.
 
-    `embedded_broker` says whether the broker is the one that asks nobody for a password; None: leave that out.
+    `embedded_broker` says whether the broker is the one that asks nobody for a password; None: leave that out. `doing`: the
+    roles the asking process has itself; what neither it nor another process does is then a finding. None: leave that out.
     """
     revision = await schema_revision(session)
     if revision != newest_revision():
@@ -109,6 +130,11 @@ async def look(session: AsyncSession, *, now: datetime, today: date, embedded_br
         "long_failing": now - _LONG_FAILING,
     }  # fmt: skip
     found: list[Finding] = []
+    if doing is not None:
+        undone = await session.execute(_MISSING, {"silent": values["silent"]})
+        missing = [row.role for row in undone if row.role not in doing]
+        if missing:
+            found.append(Finding("missing_part", True, len(missing), _MISSING_PART, tuple(missing)))
     if embedded_broker:
         found.append(Finding("embedded_broker", False, 1, _EMBEDDED_BROKER))
     questions = _QUESTIONS if embedded_broker is not False else (*_QUESTIONS, *_OWN_BROKER)

@@ -132,6 +132,8 @@ _ZH: Final[dict[str, str]] = {
     "page.expired": "这个链接已经失效",
     "page.expired_why": "链接只对一个报警有效,报警处理完毕或超过期限后失效。如有急事请直接打电话。",
     "page.refused": "没有成功",
+    "page.refused_why": "提交的内容没有被接受,请返回上一页检查后重新提交。",
+    "page.outcome_missing": "请返回上一页,选择处理结果后再提交。",
     "page.emergency": "如遇生命危险,请立即拨打120;火灾请拨打119。",
 }
 
@@ -263,6 +265,8 @@ _EN: Final[dict[str, str]] = {
     "page.expired": "This link is no longer valid",
     "page.expired_why": "A link is for one alarm and ends with it, or after a time. If it is urgent, please phone.",
     "page.refused": "That did not work",
+    "page.refused_why": "What was sent could not be taken: go back, check it and send it again.",
+    "page.outcome_missing": "Go back and say how it ended before you send it.",
     "page.emergency": "In danger of life call 120; for fire call 119.",
 }
 

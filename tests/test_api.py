@@ -283,6 +283,8 @@ def test_a_device_is_claimed_bound_and_heard(live: Live) -> None:
     assert set(made) == {"device_id", "kind", "profile", "elder_id", "place", "online", "battery", "last_seen_at"}
     assert device_id not in {u["device_id"] for u in live.admin.items("/devices/unclaimed", limit=200)}
     refused(live.admin.post("/devices", json={"device_id": device_id, "kind": "other"}), 409)
+    for unseen in ("a\u200bb", "\ufeffsos", "sos\u3000"):  # pasted with it, the id would never be heard
+        refused(live.admin.post("/devices", json={"device_id": unseen + device_id, "kind": "other"}), 422)
     refused(live.admin.put(f"/devices/{device_id}/binding", json={"elder_id": NOBODY}), 422, "elder")
     for wearer in (elder, other):
         bound = live.admin.put(f"/devices/{device_id}/binding", json={"elder_id": wearer["id"]})
@@ -437,6 +439,7 @@ def test_policies_are_checked(live: Live) -> None:
     for wrong in (
         {"steps": []}, {"steps": list(reversed(body["steps"]))}, {"repeat_last_every_s": 0}, {"severity": "huge"},  # type: ignore[call-overload]
         {"steps": [{"after_s": 10**30, "targets": ["operators"]}]}, {"steps": [{"after_s": 0, "targets": ["mayor"]}]},
+        {"region_code": "999999"}, {"region_code": village[:9] + "999"},  # they would apply to nobody
     ):  # fmt: skip
         refused(live.admin.post("/escalation-policies", json={**body, **wrong}), 422)
 
@@ -797,6 +800,11 @@ def test_an_answer_link_is_a_page_for_a_phone(live: Live) -> None:
     assert live.admin.seen(f"/alarms/{alarm['id']}")["state"] == "acknowledged"
     wrong = live.anonymous.post(link, data={"action": "resolve", "outcome": ""})
     assert (wrong.status_code, wrong.headers["content-type"]) == (422, "text/html; charset=utf-8")
+    assert "选择处理结果" in wrong.text  # the daughter reads what to do, not the words of a parser
+    unread = live.anonymous.post(link, data={"action": "acknowledge", "eta_minutes": "soon"})
+    assert unread.status_code == 422
+    assert "重新提交" in unread.text
+    assert "integer" not in unread.text
     assert live.anonymous.post(link, data={"action": "attend", "note": ""}).status_code == 200
     assert live.anonymous.post(link, data={"action": "resolve", "outcome": "test"}).status_code == 200
     closed = live.anonymous.post(link, data={"action": "attend"})

@@ -19,7 +19,7 @@ from app.devices.events import Frame, Observation
 from app.devices.vocabulary import DeviceKind
 from app.rules import judge
 from app.rules.verdict import Raise
-from tests.world import START, Person, World
+from tests.world import START, VILLAGE, Person, World
 
 FAMILY = "王小明"
 
@@ -132,6 +132,10 @@ async def test_heartbeat_and_status_keep_the_devices_state(world: World) -> None
     await world.message(button, {"type": "door", "state": "closed"})
     assert await state() == (True, 81, -60, world.clock.now)
     assert [row.type for row in await journal(world)] == ["heartbeat", "door"]  # status is no event
+    said_at = world.clock.now
+    world.clock.now += timedelta(days=3)
+    await world.message(button, {"online": False}, leaf="status", retained=True)  # the broker says the old word again
+    assert await state() == (False, 81, -60, said_at)
 
 
 # --- the same message again -----------------------------------------------------------------------------------------------
@@ -260,6 +264,7 @@ async def test_a_press_of_a_button_nobody_wears_is_said_in_the_feed(world: World
     await world.press_sos(button)
     assert not await world.alarms()
     [fact] = await world.feed("event.unmatched")
+    assert fact.region_code == VILLAGE  # whoever watches that village sees it
     assert fact.data["device_id"] == button
     assert len(await journal(world)) == 1
 
@@ -280,6 +285,20 @@ async def test_an_unknown_device_is_kept_whole_and_listed_to_be_claimed(world: W
     assert not await world.rows("SELECT * FROM unclaimed_devices")
     await world.message("stranger", {"type": "sos", "id": "x"})  # what was refused did not use up its id
     assert len(await world.alarms()) == 1
+
+
+async def test_a_device_that_only_says_it_is_there_is_listed_to_be_claimed(world: World) -> None:
+    await world.message("newcomer", {"online": True}, leaf="status")
+    assert await world.rejected() == ["unknown_device"]
+    await world.message("newcomer", {"online": True}, leaf="status", retained=True)  # said again at each connection
+    await world.message("earlier", {"online": True}, leaf="status", retained=True)
+    assert await world.rejected() == ["unknown_device"]
+    rows = await world.rows("SELECT device_id, last_topic FROM unclaimed_devices ORDER BY device_id")
+    assert [row.device_id for row in rows] == ["earlier", "newcomer"]
+    assert rows[1].last_topic == "devices/newcomer/status"
+    await world.device(None, "newcomer")
+    await world.message("newcomer", {"online": False}, leaf="status")
+    assert await world.rejected() == ["unknown_device"]
 
 
 BAD: dict[str, tuple[bytes, str]] = {

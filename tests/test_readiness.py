@@ -8,7 +8,7 @@ import pytest
 
 from app.db import transaction
 from app.elders.vocabulary import DutyRole
-from app.readiness import Finding, beat, leave
+from app.readiness import Finding, beat, leave, look
 from tests.world import OTHER_VILLAGE, START, VILLAGE, Person, World
 
 FAMILY = "王小明"
@@ -153,6 +153,28 @@ async def test_a_dead_part(ready: tuple[World, Person], how: str) -> None:
             await leave(session, process="host:1")
         world.clock.now += timedelta(minutes=1)
     assert await world.findings() == {}
+
+
+async def test_work_that_no_running_process_does(ready: tuple[World, Person]) -> None:
+    """A part that died long ago is forgotten; that nobody stands in for it is not."""
+    world, _ = ready
+
+    async def missing(*doing: str) -> set[str]:
+        async with world.sessions() as session:
+            found = await look(
+                session, now=world.clock.now, today=START.date(), embedded_broker=None, doing=frozenset(doing)
+            )
+        assert all(finding.blocking for finding in found)
+        return {part for finding in found for part in finding.ids}
+
+    assert await missing("api") == {"ingest", "worker"}
+    assert await missing("api", "ingest", "worker") == set()
+    async with transaction(world.sessions) as session:
+        await beat(session, process="host:1", part="api+ingest", ok=True, detail="", now=world.clock.now)
+        await beat(session, process="host:2", part="worker", ok=True, detail="", now=world.clock.now)
+    assert await missing("api") == set()
+    world.clock.now += timedelta(minutes=11)
+    assert await missing("api") == {"ingest", "worker"}
 
 
 async def test_an_old_schema_is_found(ready: tuple[World, Person]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -19,6 +19,8 @@ from app.alarms.views import COLUMNS
 from app.alarms.vocabulary import AlarmState, Outcome
 from app.errors import LinkExpired, NotFound
 from app.ids import NoticeId
+
+_SAME_PRESS = timedelta(seconds=30)
 
 
 class Action(StrEnum):
@@ -39,7 +41,9 @@ class Invitation:
 
 _INVITATION = sa.text(
     f"""
-    SELECT n.recipient_type, n.recipient_id, n.recipient_name, n.created_at, {COLUMNS}
+    SELECT n.recipient_type, n.recipient_id, n.recipient_name, n.created_at, {COLUMNS},
+           n.recipient_type = 'contact' AND NOT EXISTS (
+               SELECT FROM contacts c WHERE c.id = CAST(n.recipient_id AS uuid)) AS removed
     FROM notices n JOIN alarms a ON a.id = n.alarm_id JOIN elders e ON e.id = a.elder_id
     WHERE n.id = :id AND n.recipient_type IN ('contact', 'visitor')
     """  # noqa: S608 - a constant
@@ -47,10 +51,13 @@ _INVITATION = sa.text(
 
 
 async def invitation(session: AsyncSession, notice_id: NoticeId, *, now: datetime) -> Invitation:
-    """Raises `NotFound` for a notice that is gone and `LinkExpired` for one that is old."""
+    """Raises `NotFound` for a notice that is gone and `LinkExpired` for one that is old, or of somebody who was taken off
+    the person's contacts."""
     row = (await session.execute(_INVITATION, {"id": notice_id})).mappings().first()
     if row is None:
         raise NotFound("no such link")
+    if row["removed"]:
+        raise LinkExpired("the recipient is no longer a contact of this person")
     if now > row["created_at"] + LINK_LIFE:
         raise LinkExpired("the link is more than a day old")
     by = {"type": row["recipient_type"], "id": row["recipient_id"], "name": row["recipient_name"]}
@@ -74,7 +81,9 @@ async def answer(
         raise LinkExpired("the alarm is closed")
     match action:
         case Action.ACKNOWLEDGE:
-            if held.state is not AlarmState.ATTENDING:
+            if held.state is not AlarmState.ATTENDING and not await _said_so_just_now(
+                session, to, eta_minutes=eta_minutes, now=now
+            ):
                 await handling.acknowledge(session, held, by=to.by, eta_minutes=eta_minutes, note=note, now=now)
         case Action.ATTEND:
             if held.state is not AlarmState.ATTENDING:
@@ -82,3 +91,16 @@ async def answer(
         case Action.RESOLVE:
             end = outcome or Outcome.OTHER
             await handling.resolve(session, held, by=to.by, outcome=end, note=note, now=now, tz=tz)
+
+
+async def _said_so_just_now(session: AsyncSession, to: Invitation, *, eta_minutes: int | None, now: datetime) -> bool:
+    """Whether this person's promise of the same time stands already: a button pressed twice. Under the lock of `hold`."""
+    minutes = handling.DEFAULT_ETA_MINUTES if eta_minutes is None else eta_minutes
+    due: datetime | None = await session.scalar(
+        sa.text(
+            "SELECT promise_due_at FROM alarms WHERE id = :id AND state = 'acknowledged' "
+            "AND acknowledged_by ->> 'id' = :by"
+        ),
+        {"id": to.alarm_id, "by": to.by["id"]},
+    )
+    return due is not None and abs(now + timedelta(minutes=minutes) - due) < _SAME_PRESS

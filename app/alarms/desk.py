@@ -59,15 +59,19 @@ _NEXT_CHANNEL = sa.text(
     """
 )
 
-# Open alarms of which no person was told and no way to one is left: every notice of the round failed.
+# Open alarms of which nobody could be told this time and no way to anybody is left: every notice of the last telling
+# failed. Whoever was reached in an earlier one has not answered, and cannot be reached any more.
 _UNREACHABLE = sa.text(
     """
     UPDATE alarms a
     SET unreachable_since = :now, version = version + 1,
         next_at = CASE WHEN step < jsonb_array_length(plan -> 'steps') - 1 THEN :now ELSE next_at END
     WHERE a.id = ANY(CAST(:alarm_ids AS uuid[])) AND a.state = 'open' AND a.unreachable_since IS NULL
-      AND NOT EXISTS (SELECT FROM notices n WHERE n.alarm_id = a.id AND n.recipient_type IN ('contact', 'visitor')
-                      AND n.state IN ('pending', 'sending', 'sent', 'delivered'))
+      AND NOT EXISTS (
+          SELECT FROM notices n WHERE n.alarm_id = a.id AND n.recipient_type IN ('contact', 'visitor')
+          AND (n.state IN ('pending', 'sending') OR n.state IN ('sent', 'delivered') AND n.round = (
+              SELECT max(round) FROM notices t WHERE t.alarm_id = a.id AND t.recipient_type IN ('contact', 'visitor')
+              AND t.purpose = ANY(CAST(:asking AS text[])))))
     RETURNING a.id, a.region_code
     """
 )
@@ -136,7 +140,7 @@ class AlarmDesk:
             address=address,
             secret=secret,
             title=title,
-            text=f"{text}\n{say('notice.link', url=url)}",
+            text=text,
             short=short,
             payload={
                 "type": row["purpose"],
@@ -217,7 +221,11 @@ class AlarmDesk:
         ], now=now)  # fmt: skip
 
     async def _say_unreachable(self, session: Hands, alarm_ids: list[UUID], now: datetime) -> None:
-        rows = (await session.execute(_UNREACHABLE, {"alarm_ids": alarm_ids, "now": now})).all()
+        rows = (
+            await session.execute(
+                _UNREACHABLE, {"alarm_ids": alarm_ids, "now": now, "asking": [p.value for p in ASKING]}
+            )
+        ).all()
         because = "every channel of everybody failed"
         await entries.write(session, [(row.id, "unreachable", None, {"because": because}) for row in rows], now=now)
         for row in rows:

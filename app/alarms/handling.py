@@ -91,6 +91,7 @@ async def attend(session: AsyncSession, alarm: Held, *, by: dict[str, Any], note
         due=now + REMIND_AFTER,
     )
     await outbox.cancel_waiting(session, alarm.id, ASKING)
+    await _tell_others(session, alarm, Purpose.ACKNOWLEDGED, say("reason.attending", name=by["name"]), by, now)
     await _tell_device(session, alarm, say("device.attending", name=by["name"]), now)
     await _write(session, alarm, "attending", by, now, note=note)
 
@@ -166,7 +167,9 @@ async def _tell_others(
 
 
 async def _tell_device(session: AsyncSession, alarm: Held, words: str, now: datetime) -> None:
-    """The device that called, and the elder's other buttons and gateways: they can speak."""
+    """The device that called, and the elder's other buttons and gateways: they can speak. What an earlier message would
+    have said is no longer so."""
+    await outbox.cancel_waiting(session, alarm.id, frozenset({Purpose.DEVICE_STATE}))
     rows = await session.execute(
         sa.text(
             "SELECT d.device_id FROM bindings b JOIN devices d USING (device_id) WHERE b.elder_id = :elder_id "

@@ -19,11 +19,11 @@ from app.notify.vocabulary import ChannelKind, RecipientType, Target
 from app.words import say
 
 # Everybody who could be told about each elder, by target, with their first channel. An office is held on a day in
-# local time; the deputy stands in where nobody is village head today.
+# local time; the deputy stands in where no village head of today has a channel.
 _PERSONS = """
     WITH wanted AS (SELECT id, region_code FROM elders WHERE id = ANY(CAST(:elder_ids AS uuid[]))),
     office AS (
-        SELECT w.id AS elder_id, d.visitor_id, d.role,
+        SELECT w.id AS elder_id, d.visitor_id, d.role, ch.id AS channel_id, ch.kind AS channel,
                bool_or(d.role = 'village_head') OVER (PARTITION BY w.id) AS has_head
         FROM wanted w
         CROSS JOIN LATERAL (
@@ -31,6 +31,9 @@ _PERSONS = """
             UNION ALL
             SELECT * FROM duties WHERE region_code = left(w.region_code, 9) || '000' AND role = 'township_duty'
         ) d
+        CROSS JOIN LATERAL (
+            SELECT id, kind FROM channels WHERE visitor_id = d.visitor_id ORDER BY position LIMIT 1
+        ) ch
         WHERE d.since <= :today AND (d.until IS NULL OR d.until >= :today)
     ),
     person AS (
@@ -48,10 +51,9 @@ _PERSONS = """
         WHERE a.elder_id = ANY(CAST(:elder_ids AS uuid[])) AND a.ended_at IS NULL
         UNION ALL
         SELECT o.elder_id, CASE o.role WHEN 'township_duty' THEN 'township_duty' ELSE 'village_head' END,
-               'visitor', v.id, v.name, 1, ch.id, ch.kind
+               'visitor', v.id, v.name, 1, o.channel_id, o.channel
         FROM office o
         CROSS JOIN LATERAL (SELECT id, name FROM visitors WHERE id = o.visitor_id LIMIT 1) v
-        CROSS JOIN LATERAL (SELECT id, kind FROM channels WHERE visitor_id = v.id ORDER BY position LIMIT 1) ch
         WHERE o.role <> 'deputy' OR NOT o.has_head
     )
     SELECT elder_id, target, type, id, name, channel_id, channel FROM person ORDER BY elder_id, rank, id

@@ -189,11 +189,12 @@ async def refusal_page(_: Request, error: Exception) -> Response:
     if isinstance(error.error, InvalidInput):
         status = 422
     expired = status in (404, 410)
+    why = "page.outcome_missing" if error.error.field == "outcome" else "page.refused_why"
     html = _pages.get_template("answer.html").render(
         say=words.say,
         lang=words.language(),
         alarm=None,
         title=words.say("page.expired" if expired else "page.refused"),
-        message=words.say("page.expired_why") if expired else error.error.detail,
+        message=words.say("page.expired_why" if expired else why),
     )
     return HTMLResponse(html, status, headers=_HEADERS)

@@ -85,6 +85,7 @@ def build(
         generate_unique_id_function=_operation_id,
     )  # fmt: skip
     app.state.parts = parts
+    app.state.roles = frozenset(roles)
     app.state.inner_findings = inner_findings
     app.state.ingest_lag_s = ingest_lag_s
     # The last one added stands outermost.

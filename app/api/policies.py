@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
+import sqlalchemy as sa
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field, model_validator
 from sqlmodel import col, select
@@ -86,6 +87,8 @@ async def add_policy(body: PolicyIn, who: PrincipalDep, session: SessionDep, now
     region = normal_scope(body.region_code) if body.region_code is not None else who.region_code
     if not who.sees(region):
         raise InvalidInput("the region is outside your own", field="region_code")
+    if not await _holds_somewhere(session, region):
+        raise InvalidInput("no region begins with this code; the policy would apply to nobody", field="region_code")
     policy = EscalationPolicy(
         id=new_uuid(now), name=body.name, severity=body.severity, region_code=region,
         steps=[step.model_dump(mode="json") for step in body.steps], repeat_last_every_s=body.repeat_last_every_s,
@@ -106,6 +109,13 @@ async def add_policy(body: PolicyIn, who: PrincipalDep, session: SessionDep, now
         repeat_last_every_s=policy.repeat_last_every_s,
     )
     return PolicyOut.model_validate(_shape(policy))
+
+
+async def _holds_somewhere(session: Any, region: str) -> bool:
+    found = await session.scalar(
+        sa.text("SELECT EXISTS (SELECT FROM regions WHERE starts_with(code, :region))"), {"region": region}
+    )
+    return bool(found)
 
 
 @router.get(

@@ -53,8 +53,9 @@ async def readyz(request: Request, response: Response, parts: PartsDep, now: Now
     try:
         async with parts.sessions() as session:
             findings += await readiness.look(
-                session, now=now, today=now.astimezone(parts.tz).date(), embedded_broker=parts.broker.embedded
-            )
+                session, now=now, today=now.astimezone(parts.tz).date(), embedded_broker=parts.broker.embedded,
+                doing=request.app.state.roles,
+            )  # fmt: skip
     except (SQLAlchemyError, OSError, TimeoutError):
         findings.append(Finding("database", True, 1, "the database does not answer"))
     blocked = any(finding.blocking for finding in findings)

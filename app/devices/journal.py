@@ -78,7 +78,7 @@ _WRITE = sa.text(
                                    CAST(:battery AS int[]), CAST(:rssi AS int[]), CAST(:online AS bool[]))
               AS x(device_id, guard, seen_at, battery, rssi, online) ORDER BY device_id) r
         WHERE d.device_id = r.device_id AND (r.guard IS NULL OR r.guard = d.profile)
-          AND (d.last_seen_at IS NULL OR r.seen_at > d.last_seen_at + interval '1 second'
+          AND (d.last_seen_at IS NULL AND r.seen_at IS NOT NULL OR r.seen_at > d.last_seen_at + interval '1 second'
                OR d.online IS DISTINCT FROM r.online OR r.battery IS DISTINCT FROM d.battery AND r.battery IS NOT NULL)
     )
     SELECT p.place, p.elder_id, coalesce(e.region_code, p.device_region) AS region_code, w.id IS NOT NULL AS fresh, p.kind
@@ -165,16 +165,17 @@ def _guard(one: Observation) -> str | None:
 
 
 def _state(seen: Sequence[Observation]) -> dict[str, list[Any]]:
-    """The last word of each device that spoke, in columns."""
-    state: dict[tuple[str, str], tuple[datetime, int | None, int | None, bool]] = {}
+    """The last word of each device that spoke, in columns. A retained status, said again by the broker at a connection,
+    tells how the device is and is no sign of life."""
+    state: dict[tuple[str, str], tuple[datetime | None, int | None, int | None, bool]] = {}
     for one in seen:
         if one.retained and not isinstance(one.event, Status):
             continue  # an old message said again is no sign of life
         who = one.device_id, _guard(one) or ""
-        _, battery, rssi, online = state.get(who, (one.received_at, None, None, True))
+        heard_at, battery, rssi, _ = state.get(who, (None, None, None, True))
         online = one.event.online if isinstance(one.event, Status) else True
         state[who] = (
-            one.received_at,
+            heard_at if one.retained else one.received_at,
             one.battery if one.battery is not None else battery,
             one.rssi if one.rssi is not None else rssi,
             online,
@@ -188,6 +189,26 @@ def _state(seen: Sequence[Observation]) -> dict[str, list[Any]]:
         "rssi": [rssi for _, (_, _, rssi, _) in ordered],
         "online": [online for _, (*_, online) in ordered],
     }
+
+
+_STRANGERS = sa.text(
+    """
+    SELECT device_id FROM unnest(CAST(:device_id AS text[]), CAST(:guard AS text[])) AS x(device_id, guard)
+    WHERE NOT EXISTS (SELECT FROM devices d WHERE d.device_id = x.device_id AND (x.guard IS NULL OR x.guard = d.profile))
+    """
+)
+
+
+async def unknown_status(
+    session: Hands, observations: Sequence[tuple[Observation, Frame]]
+) -> list[tuple[Observation, Frame]]:
+    """Status messages of devices that nobody registered."""
+    said = [(seen, frame) for seen, frame in observations if isinstance(seen.event, Status)]
+    if not said:
+        return []
+    asked = {"device_id": [seen.device_id for seen, _ in said], "guard": [_guard(seen) for seen, _ in said]}
+    strangers = {row.device_id for row in await session.execute(_STRANGERS, asked)}
+    return [(seen, frame) for seen, frame in said if seen.device_id in strangers]
 
 
 _UNCLAIMED = sa.text(
