@@ -15,6 +15,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import logs
+from app.access.principal import Principal
+from app.access.wall import walled
 from app.alarms.views import COLUMNS, Shapes
 from app.clock import Clock, monotonic
 from app.db import Sessions
@@ -32,7 +34,7 @@ _FACTS = sa.text(
     SELECT f.seq, f.at AS fact_at, f.type AS fact_type, f.region_code AS fact_region, f.data AS fact_data,
            f.alarm_id AS fact_alarm, {COLUMNS}
     FROM feed_events f LEFT JOIN alarms a ON a.id = f.alarm_id LEFT JOIN elders e ON e.id = a.elder_id
-    WHERE f.seq > :after AND f.region_code LIKE :scope ORDER BY f.seq LIMIT :page
+    WHERE f.seq > :after ORDER BY f.seq LIMIT :page
     """  # noqa: S608 - a constant
 )
 
@@ -67,10 +69,10 @@ class Feed:
             return int(await session.scalar(_NEWEST) or 0)
 
     async def watch(
-        self, *, after: int, scope: str, still_may: StillMay
+        self, *, after: int, who: Principal, still_may: StillMay
     ) -> AsyncIterator[tuple[int, str, dict[str, Any]]]:
-        """Facts after number `after` whose region begins with `scope`: (seq, type, data), until the server stops or
-        `still_may`, asked every second or two and before a fact is given, says that the watcher may no longer."""
+        """Facts after number `after` that exist for `who` when they are read: (seq, type, data), until the server stops
+        or `still_may`, asked every second or two and before a fact is given, says that the watcher may no longer."""
         asked = -_ASK_AGAIN_S
         while not self._closed:
             try:
@@ -78,7 +80,7 @@ class Feed:
                     if not await still_may():
                         return
                     asked = monotonic()
-                page = await self._read(after, scope)
+                page = await self._read(after, who)
             except (SQLAlchemyError, OSError, TimeoutError) as error:
                 log.warning("cannot read the feed; trying again", error=type(error).__name__)
                 await asyncio.sleep(_LOOK_AGAIN_S)
@@ -99,10 +101,10 @@ class Feed:
         except TimeoutError:
             pass
 
-    async def _read(self, after: int, scope: str) -> list[tuple[int, str, dict[str, Any]]]:
-        async with self._sessions() as session:
-            rows = (await session.execute(_FACTS, {"after": after, "scope": scope + "%", "page": _PAGE})).mappings()
-            now = self._clock()
+    async def _read(self, after: int, who: Principal) -> list[tuple[int, str, dict[str, Any]]]:
+        now = self._clock()
+        async with walled(self._sessions, who, now=now) as session:
+            rows = (await session.execute(_FACTS, {"after": after, "page": _PAGE})).mappings()
             return [(row["seq"], row["fact_type"], self._fact(row, now)) for row in rows]
 
     def _fact(self, row: Any, now: datetime) -> dict[str, Any]:

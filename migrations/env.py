@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel import SQLModel
 
 import app.tables  # noqa: F401 - every table enters the metadata
+from app.access.wall import raise_walls
 
 _LOCK = 7_301_302  # one migration at a time, whoever starts it
 
@@ -21,6 +22,8 @@ def _run(connection: sa.Connection) -> None:
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         connection.execute(sa.text("SET LOCAL lock_timeout = '10s'"))
         context.run_migrations()
+        if context.get_context().get_current_revision() == context.script.get_current_head():
+            raise_walls(connection)
 
 
 async def _main() -> None:

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -152,11 +152,14 @@ class Live:
         assert answer.status_code == 200, answer.text
         return Api(self.base, answer.json()["access_token"])
 
-    def user(self, role: str, region_code: str) -> Api:
+    def user(self, role: str, region_code: str, *, assigned: Sequence[dict[str, Any]] = ()) -> Api:
+        """Somebody logged in. A visitor sees the elders `assigned` to them, and no other."""
         name = f"{role}-{next(_numbers)}"
         body: dict[str, Any] = {"username": name, "password": USER_PASSWORD, "role": role, "region_code": region_code}
         if role == "visitor":  # an account of a visitor is somebody's
             body["visitor_id"] = self.visitor(f"{region_code:0<12}"[:12])["id"]
+            for elder in assigned:
+                self.admin.made(f"/elders/{elder['id']}/visitors", visitor_id=body["visitor_id"], role="primary")
         self.admin.made("/users", **body)
         return self.log_in(name, USER_PASSWORD)
 

@@ -94,7 +94,7 @@ def test_every_route_but_the_public_ones_asks_for_a_token(live: Live) -> None:
 @pytest.mark.parametrize("role", ["visitor", "operator", "auditor"])
 def test_roles_without_the_right_are_refused(live: Live, role: str) -> None:
     elder = live.elder()
-    api = live.user(role, elder["region_code"])
+    api = live.user(role, elder["region_code"], assigned=[elder])
     assert api.seen(f"/elders/{elder['id']}")["id"] == elder["id"]
     refused(api.get(f"/elders/{elder['id']}?reveal=true"), 403)
     refused(api.patch(f"/elders/{elder['id']}", json={"dementia": True}), 403)

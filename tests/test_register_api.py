@@ -178,7 +178,7 @@ def test_finding_people_by_name_sound_phone_and_id_number(live: Live) -> None:
         assert number not in row["detail"]
         assert "0917" not in row["detail"]
     for role in ("operator", "visitor", "auditor"):
-        api = live.user(role, village)
+        api = live.user(role, village, assigned=[elder])
         refused(api.post("/elders/search", json={"id_number": number}), 403)
         refused(api.post("/elders/search", json={"phone_tail": "0917"}), 403)
         refused(api.get("/elders", params={"phone_tail": "0917"}), 403)
@@ -321,7 +321,7 @@ def test_nobody_beyond_the_region_reads_or_writes_a_record(live: Live) -> None:
 def test_records_are_changed_by_right(live: Live, role: str) -> None:
     elder = live.elder()
     path = f"/elders/{elder['id']}"
-    api = live.user(role, elder["region_code"])
+    api = live.user(role, elder["region_code"], assigned=[elder])
     for leaf, body in (
         ("assessments", {"assessed_on": "2026-01-01", "level": "mild"}), ("statuses", {"status": "deceased"}),
         ("family", {"name": "x", "relation": "y"}),

@@ -186,7 +186,7 @@ def test_corrections_keep_the_original(live: Live) -> None:
                    live.admin.post(f"{path}/override", json={"qualifying": True, "reason": "x"})):  # fmt: skip
         refused(answer, 409, "voided")
     theirs = visit(live, elder, 1)
-    visitor = live.user("visitor", elder["region_code"])
+    visitor = live.user("visitor", elder["region_code"], assigned=[elder])
     refused(visitor.patch(f"/visits/{theirs['id']}", json={"note": "x", "reason": "y"}), 403)
     own = visitor.made("/visits", elder_id=elder["id"], method="phone", started_at=ago(0.5))
     assert visitor.patch(f"/visits/{own['id']}", json={"note": "x", "reason": "y"}).status_code == 200

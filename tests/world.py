@@ -254,17 +254,21 @@ class World:
             session.add(Visitor(id=visitor_id, name=name, kind="volunteer", region_code=region, created_at=now))
             await session.flush()
             await self._channels(session, "visitor_id", visitor_id, name, channels, addresses)
-            if of is not None:
-                session.add(
-                    Assignment(
-                        id=new_uuid(now),
-                        elder_id=of.id,
-                        visitor_id=visitor_id,
-                        role=AssignmentRole.PRIMARY,
-                        created_at=now,
-                    )
+        visitor = Person(visitor_id, name)
+        if of is not None:
+            await self.assign(of, visitor)
+        return visitor
+
+    async def assign(self, elder: Person, visitor: Person) -> None:
+        """Pair them from now on."""
+        now = self.time()
+        async with transaction(self.sessions) as session:
+            session.add(
+                Assignment(
+                    id=new_uuid(now), elder_id=elder.id, visitor_id=visitor.id, role=AssignmentRole.PRIMARY,
+                    created_at=now,
                 )
-        return Person(visitor_id, name)
+            )  # fmt: skip
 
     async def _channels(
         self, session: AsyncSession, owner: Any, id_: UUID, name: str, kinds: Sequence[str], addresses: Sequence[str]
@@ -311,7 +315,8 @@ class World:
                 session, device_id=device_id, kind=kind, profile="native", place=None, region_code=VILLAGE, now=now
             )
             if elder is not None:
-                await wearing.bind(session, made, elder_id=elder.id, region_code=VILLAGE, now=now)
+                lives_in = (await register.names_of(session, [elder.id]))[elder.id][1]
+                await wearing.bind(session, made, elder_id=elder.id, region_code=lives_in, now=now)
         return device_id
 
     async def password(self, device_id: str) -> str:

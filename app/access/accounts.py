@@ -19,6 +19,7 @@ from app.access.principal import Principal, normal_scope, within
 from app.access.tables import User
 from app.access.tokens import Tokens
 from app.access.vocabulary import RIGHTS_OF, Role
+from app.access.wall import beyond
 from app.db import Sessions, transaction
 from app.errors import Conflict, InvalidInput, NotFound, VersionMismatch
 from app.ids import VisitorId, new_uuid
@@ -73,7 +74,9 @@ async def create(
     passwords.check_rules(password, username=username)
     _check_scope(region_code)
     _check_visitor(role, visitor_id)
-    if await by_name(session, username) is not None:
+    async with beyond(session, "a name is one account's, wherever it is: it logs in without saying where"):
+        taken = await by_name(session, username)
+    if taken is not None:
         raise Conflict("an account of this username exists", field="username")
     user = User(
         id=new_uuid(now),
@@ -156,13 +159,14 @@ async def _keep_an_administrator(
     """A trigger holds this too, against two changes at once; here it is said kindly."""
     if active and role is Role.ADMIN and user.region_code.startswith(region_code):
         return
-    others = await session.scalar(
-        sa.text(
-            "SELECT count(*) FROM users WHERE role = 'admin' AND active AND id <> :id "
-            "AND left(CAST(:region AS text), length(region_code)) = region_code"
-        ),
-        {"id": user.id, "region": user.region_code},
-    )
+    async with beyond(session, "administrators of the regions above count too"):
+        others = await session.scalar(
+            sa.text(
+                "SELECT count(*) FROM users WHERE role = 'admin' AND active AND id <> :id "
+                "AND left(CAST(:region AS text), length(region_code)) = region_code"
+            ),
+            {"id": user.id, "region": user.region_code},
+        )
     if not others:
         raise Conflict("this is the last active administrator of its region; make another one first")
 
@@ -226,6 +230,13 @@ async def check_own_password(
     session: AsyncSession, access: Access, user: User, password: str, *, address: str, now: datetime
 ) -> bool | Full:
     """Whether it is the account's password; counted like a log-in from here. The caller commits, whatever it answers."""
+    async with beyond(session, "tries are counted before anybody is known"):
+        return await _check_counted(session, access, user, password, address=address, now=now)
+
+
+async def _check_counted(
+    session: AsyncSession, access: Access, user: User, password: str, *, address: str, now: datetime
+) -> bool | Full:
     own = guard.buckets_of(access.hasher, username=user.username, address=address, device=None, known=True)
     taken = await guard.take(session, own, now=now)
     if isinstance(taken, Full):

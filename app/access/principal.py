@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from app.access.vocabulary import RIGHTS_OF, Right, Role
 from app.errors import NotAllowed
 
-__all__ = ["ANYWHERE", "Origin", "Principal", "Right", "normal_scope", "within"]
+__all__ = ["ANYWHERE", "Origin", "Principal", "Right", "begins", "normal_scope", "within"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +73,14 @@ class Principal:
 
 
 def within(principal: Principal, column: Any) -> sa.ColumnElement[bool]:
-    """The one filter of scope: rows whose region code begins with the principal's. Every list and look-up uses it."""
-    return sa.cast(column, sa.Text).like(principal.region_code + "%")
+    """The filter of scope: rows whose region code begins with the principal's. Every list and look-up by region uses it,
+    and the database's own wall (`app.access.scope`) stands behind it."""
+    return begins(column, principal.region_code)
+
+
+def begins(column: Any, prefix: str) -> sa.ColumnElement[bool]:
+    """Region codes below a prefix. `^@` and not LIKE: only operators that leak nothing may use an index behind the wall."""
+    return sa.cast(column, sa.Text).op("^@", is_comparison=True)(sa.cast(prefix, sa.Text))
 
 
 def normal_scope(code: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -9,8 +11,10 @@ from uuid import UUID
 import sqlalchemy as sa
 from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, Field
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.access.principal import Principal, Right
+from app.access.principal import Right
+from app.access.wall import beyond
 from app.alarms import handling
 from app.alarms.raising import Report, raise_alarms
 from app.alarms.views import COLUMNS
@@ -161,8 +165,8 @@ async def alarms(
 ) -> pages.Page[AlarmOut]:
     before = pages.decode(cursor, UUID)
     filters = {"a.state": state, "a.elder_id": elder_id, "a.kind": kind, "a.severity": severity}
-    where = ["e.region_code LIKE :scope"]
-    values: dict[str, Any] = {"scope": who.region_code + "%", "limit": limit + 1}
+    where = ["a.region_code ^@ :scope"]
+    values: dict[str, Any] = {"scope": who.region_code, "limit": limit + 1}
     for number, (column, value) in enumerate(filters.items()):
         if value is not None:
             where.append(f"{column} = :f{number}")
@@ -192,13 +196,13 @@ async def report(
         elder = await register.elder_within(session, who, body.elder_id)
     except NotFound:
         raise InvalidInput("no such elder", field="elder_id") from None
-    raised = await raise_alarms(
-        session,
-        [Report(elder_id=elder.id, region_code=elder.region_code, kind=body.kind, severity=body.severity,
-                because=say("because.reported", name=who.username, note=body.note), occurred_at=now, received_at=now,
-                by=who.who())],
-        now=now, tz=parts.tz,
+    reported = Report(
+        elder_id=elder.id, region_code=elder.region_code, kind=body.kind, severity=body.severity,
+        because=say("because.reported", name=who.username, note=body.note), occurred_at=now, received_at=now,
+        by=who.who(),
     )  # fmt: skip
+    async with beyond(session, "an alarm tells the whole circle, whoever reports it"):
+        raised = await raise_alarms(session, [reported], now=now, tz=parts.tz)
     return await _out(session, parts, raised[0].alarm_id, response, now)
 
 
@@ -208,7 +212,7 @@ async def report(
 async def alarm(
     alarm_id: UUID, response: Response, who: PrincipalDep, session: SessionDep, parts: PartsDep, now: NowDep
 ) -> AlarmOut:
-    await _within(session, who, alarm_id)
+    await _within(session, alarm_id)
     return await _out(session, parts, alarm_id, response, now)
 
 
@@ -230,8 +234,8 @@ async def acknowledge(
 ) -> AlarmOut:
     """A promise that passes without `attend` or `resolve` opens the alarm again."""
     given = body or AcknowledgeIn()
-    held = await _hold(session, who, alarm_id, version)
-    await handling.acknowledge(session, held, by=who.who(), eta_minutes=given.eta_minutes, note=given.note, now=now)
+    async with _held(session, alarm_id, version) as held:
+        await handling.acknowledge(session, held, by=who.who(), eta_minutes=given.eta_minutes, note=given.note, now=now)
     return await _out(session, parts, alarm_id, response, now)
 
 
@@ -251,8 +255,8 @@ async def attend(
     body: AttendIn | None = None,
     version: Version = None,
 ) -> AlarmOut:
-    held = await _hold(session, who, alarm_id, version)
-    await handling.attend(session, held, by=who.who(), note=body.note if body else None, now=now)
+    async with _held(session, alarm_id, version) as held:
+        await handling.attend(session, held, by=who.who(), note=body.note if body else None, now=now)
     return await _out(session, parts, alarm_id, response, now)
 
 
@@ -272,8 +276,8 @@ async def resolve(
     now: NowDep,
     version: Version = None,
 ) -> AlarmOut:
-    held = await _hold(session, who, alarm_id, version)
-    await handling.resolve(session, held, by=who.who(), outcome=body.outcome, note=body.note, now=now, tz=parts.tz)
+    async with _held(session, alarm_id, version) as held:
+        await handling.resolve(session, held, by=who.who(), outcome=body.outcome, note=body.note, now=now, tz=parts.tz)
     return await _out(session, parts, alarm_id, response, now)
 
 
@@ -292,8 +296,8 @@ async def escalate(
     now: NowDep,
     version: Version = None,
 ) -> AlarmOut:
-    held = await _hold(session, who, alarm_id, version)
-    await handling.escalate(session, held, by=who.who(), now=now)
+    async with _held(session, alarm_id, version) as held:
+        await handling.escalate(session, held, by=who.who(), now=now)
     return await _out(session, parts, alarm_id, response, now)
 
 
@@ -305,8 +309,8 @@ async def escalate(
     summary="Remark something",
 )
 async def comment(alarm_id: UUID, body: CommentIn, who: PrincipalDep, session: SessionDep, now: NowDep) -> Entry:
-    held = await _hold(session, who, alarm_id, None)
-    await handling.comment(session, held, by=who.who(), text=body.text, now=now)
+    async with _held(session, alarm_id) as held:
+        await handling.comment(session, held, by=who.who(), text=body.text, now=now)
     return Entry(kind="comment", at=now, data={"by": who.who(), "text": body.text})
 
 
@@ -324,7 +328,7 @@ async def notifications(
     limit: pages.Limit = 50,
     cursor: pages.Cursor = None,
 ) -> pages.Page[NoticeOut]:
-    await _within(session, who, alarm_id)
+    await _within(session, alarm_id)
     before = pages.decode(cursor, UUID)
     rows = (
         await session.execute(
@@ -348,7 +352,7 @@ async def notifications(
 )
 async def timeline(alarm_id: UUID, who: PrincipalDep, session: SessionDep, parts: PartsDep) -> EntryList:
     """Moves, repeats, comments and notices in one order, oldest first (at most 1000)."""
-    await _within(session, who, alarm_id)
+    await _within(session, alarm_id)
     rows = await session.execute(
         sa.text(
             """
@@ -370,18 +374,19 @@ async def timeline(alarm_id: UUID, who: PrincipalDep, session: SessionDep, parts
     return EntryList(items=[Entry(kind=r.kind, at=r.at, data=r.data) for r in rows])
 
 
-async def _within(session: Any, who: Principal, alarm_id: UUID) -> None:
-    found = await session.scalar(
-        sa.text("SELECT e.region_code FROM alarms a JOIN elders e ON e.id = a.elder_id WHERE a.id = :id"),
-        {"id": alarm_id},
-    )
-    if found is None or not who.sees(found):
+async def _within(session: AsyncSession, alarm_id: UUID) -> None:
+    """Raises `NotFound` for an id that is absent or outside the scope, alike."""
+    if await session.scalar(sa.text("SELECT 1 FROM alarms WHERE id = :id"), {"id": alarm_id}) is None:
         raise NotFound("no such alarm")
 
 
-async def _hold(session: Any, who: Principal, alarm_id: UUID, version: int | None) -> handling.Held:
-    await _within(session, who, alarm_id)
-    return await handling.hold(session, alarm_id, version=version)
+@asynccontextmanager
+async def _held(session: AsyncSession, alarm_id: UUID, version: int | None = None) -> AsyncIterator[handling.Held]:
+    """Found within the scope and locked; what follows from the answer reaches people whom the one who answers does not
+    see."""
+    await _within(session, alarm_id)
+    async with beyond(session, "everybody who was told hears what became of it"):
+        yield await handling.hold(session, alarm_id, version=version)
 
 
 async def _out(session: Any, parts: Parts, alarm_id: UUID, response: Response, now: datetime) -> AlarmOut:

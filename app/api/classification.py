@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from app.access import audit
-from app.access.principal import Principal, Right, normal_scope, within
+from app.access.principal import Principal, Right, begins, normal_scope, within
 from app.api import pages
 from app.api.bodies import AN_ID, Body, Day, Name, Scope, example
 from app.api.context import NowDep, PartsDep, PrincipalDep, SessionDep, needs
@@ -144,7 +144,7 @@ async def undetermined(
         col(Elder.status).in_([ElderStatus.ACTIVE, ElderStatus.PAUSED]),
     )
     if region_code:
-        query = query.where(col(Elder.region_code).like(region_code + "%"))
+        query = query.where(begins(col(Elder.region_code), region_code))
     if before:
         query = query.where(col(Elder.id) < before[0])
     rows = (await session.execute(query.order_by(col(Elder.id).desc()).limit(limit + 1))).scalars().all()

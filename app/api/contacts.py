@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, StringConstraints
 from sqlmodel import col, select
 
 from app.access import audit
-from app.access.principal import Right, within
+from app.access.principal import Right, begins, within
 from app.access.sealing import mask_phone
 from app.api import pages
 from app.api.bodies import AN_ID, Body, Name, Phone, Region12, Short, etag, example, explicit, if_match
@@ -324,7 +324,7 @@ async def visitors(
     before = pages.decode(cursor, UUID)
     query = select(Visitor).where(within(who, col(Visitor.region_code)))
     if region_code:
-        query = query.where(col(Visitor.region_code).like(region_code + "%"))
+        query = query.where(begins(col(Visitor.region_code), region_code))
     if before:
         query = query.where(col(Visitor.id) < before[0])
     rows = (await session.execute(query.order_by(col(Visitor.id).desc()).limit(limit + 1))).scalars().all()
@@ -459,16 +459,13 @@ async def assignments(
 ) -> pages.Page[AssignmentOut]:
     await register.elder_within(session, who, elder_id)
     before = pages.decode(cursor, UUID)
-    query = (
-        select(Assignment, Visitor)
-        .join(Visitor, col(Visitor.id) == col(Assignment.visitor_id))
-        .where(col(Assignment.elder_id) == elder_id)
-    )
+    query = select(Assignment).where(col(Assignment.elder_id) == elder_id)
     if before:
         query = query.where(col(Assignment.id) < before[0])
-    found = (await session.execute(query.order_by(col(Assignment.id).desc()).limit(limit + 1))).all()
-    shown = [_assignment(a, v.name) for a, v in found[:limit]]
-    more = pages.encode(found[limit - 1][0].id) if len(found) > limit else None
+    found = (await session.execute(query.order_by(col(Assignment.id).desc()).limit(limit + 1))).scalars().all()
+    names = await register.visitor_names(session, [a.visitor_id for a in found])
+    shown = [_assignment(a, names[a.visitor_id]) for a in found[:limit]]
+    more = pages.encode(found[limit - 1].id) if len(found) > limit else None
     return pages.Page[AssignmentOut](items=shown, next_cursor=more)
 
 

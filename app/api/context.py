@@ -17,6 +17,7 @@ from app.access.accounts import Access
 from app.access.credentials import identify
 from app.access.principal import Origin, Principal, Right
 from app.access.sealing import Sealer
+from app.access.wall import step_behind
 from app.alarms.links import Links
 from app.alarms.views import Shapes
 from app.api.origin import origin_of
@@ -81,13 +82,15 @@ Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 
 async def principal(request: Request, credentials: Credentials) -> Principal:
-    """Raises `NotLoggedIn` without a good bearer token. What a principal may do is declared by each route: `needs`."""
+    """Who asks; from here on the request's transaction sees what they see (`app.access.wall`). Raises `NotLoggedIn` without
+    a good bearer token. What a principal may do is declared by each route: `needs`."""
     if credentials is None:
         raise NotLoggedIn("send Authorization: Bearer <access_token> from POST /api/v1/auth/token, or an API key")
     parts, session = parts_of(request), getattr(request.state, "session", None)
     if session is not None:
         who, note_use = await identify(session, parts.access.tokens, credentials.credentials, now=parts.clock())
         request.state.key_used = who.id if note_use else None  # noted when the request's own transaction is over
+        await step_behind(session, who, now=parts.clock())
     else:
         async with transaction(parts.sessions) as own:  # a stream: no session stays open as long as it does
             who, note_use = await identify(own, parts.access.tokens, credentials.credentials, now=parts.clock())

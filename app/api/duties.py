@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, StringConstraints
 from sqlmodel import col, select
 
 from app.access import audit
-from app.access.principal import Right, normal_scope, within
+from app.access.principal import Right, begins, normal_scope, within
 from app.api import pages
 from app.api.bodies import Body, example
 from app.api.context import NowDep, PartsDep, PrincipalDep, SessionDep, needs
@@ -75,7 +75,7 @@ async def due(
         within(who, col(Elder.region_code)), col(Elder.status).in_([ElderStatus.ACTIVE, ElderStatus.PAUSED])
     )
     if region_code:
-        query = query.where(col(Elder.region_code).like(region_code + "%"))
+        query = query.where(begins(col(Elder.region_code), region_code))
     if visitor_id:
         paired = sa.text(
             "elders.id IN (SELECT elder_id FROM assignments WHERE visitor_id = :visitor AND ended_at IS NULL)"

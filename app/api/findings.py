@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from app.access import audit
-from app.access.principal import Principal, Right, within
+from app.access.principal import Principal, Right, begins, within
 from app.api import pages
 from app.api.bodies import Body, Note, example
 from app.api.context import NowDep, PartsDep, PrincipalDep, SessionDep, needs
@@ -141,7 +141,7 @@ async def findings(
     if kind:
         query = query.where(col(Finding.kind) == kind)
     if region_code:
-        query = query.where(col(Elder.region_code).like(region_code + "%"))
+        query = query.where(begins(col(Elder.region_code), region_code))
     if open is not None:
         query = query.where(col(Finding.ended_at).is_(None) if open else col(Finding.ended_at).is_not(None))
     if reminder_due:

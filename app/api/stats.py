@@ -224,7 +224,7 @@ async def covered_elders(
     )  # fmt: skip
 
     def shape(row: Any) -> dict[str, Any]:
-        own = who.sees(row.region_code)
+        own = row.region_code is not None  # the wall hides those who moved out of the scope
         elder = {"id": row.elder_id, "name": row.name, "region_code": row.region_code}
         computed = ("elder", "reason", "since", "until", "evidence")
         return {name: getattr(row, name) for name in CoveredElder.model_fields if name not in computed} | {

@@ -70,6 +70,6 @@ async def stream(
     `Last-Event-ID` and nothing is missed. Without it the stream begins now. It ends within seconds when the token
     expires or is revoked, or the account is changed: get a new token and connect again."""
     yield ServerSentEvent(comment="connected", id=str(after), retry=1000)
-    async for seq, type_, data in feed.watch(after=after, scope=who.region_code, still_may=still_may):
+    async for seq, type_, data in feed.watch(after=after, who=who, still_may=still_may):
         yield ServerSentEvent(id=str(seq), event=type_, data=data)
     yield ServerSentEvent(comment="ended: the server stops, or the token or key is no longer good; connect again")

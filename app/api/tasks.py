@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.access import audit
 from app.access.principal import Right
+from app.access.wall import beyond
 from app.api import pages, visits
 from app.api.bodies import Body, Moment, Note, example
 from app.api.context import NowDep, PartsDep, PrincipalDep, SessionDep, needs
@@ -168,5 +169,7 @@ async def _attender(session: AsyncSession, by: dict[str, Any]) -> UUID | None:
         return UUID(by["id"])
     if by["type"] != "user":
         return None
-    found: UUID | None = await session.scalar(sa.text("SELECT visitor_id FROM users WHERE id = :id"), {"id": by["id"]})
+    query = sa.text("SELECT visitor_id FROM users WHERE id = :id")
+    async with beyond(session, "whoever attended is named, though the one who writes it down sees no accounts"):
+        found: UUID | None = await session.scalar(query, {"id": by["id"]})
     return found

@@ -76,7 +76,7 @@ _AS_OF = """
     ) r ON true
 """
 _PAIRS = "unnest(CAST(:ids AS uuid[]), CAST(:days AS date[])) AS w(id, day)"
-_ENROLLED = """(SELECT id, CAST(:day AS date) AS day FROM elders WHERE region_code LIKE :prefix AND id > :after
+_ENROLLED = """(SELECT id, CAST(:day AS date) AS day FROM elders WHERE region_code ^@ :prefix AND id > :after
                 AND status IN ('active', 'paused') ORDER BY id LIMIT :limit) AS w"""
 _AS_OF_PAIRS = sa.text(_AS_OF.format(wanted=_PAIRS))
 _AS_OF_REGION = sa.text(f"{_AS_OF.format(wanted=_ENROLLED)} ORDER BY e.id")
@@ -90,7 +90,7 @@ async def known_on(session: AsyncSession, wanted: Mapping[UUID, date]) -> dict[U
 
 async def known_in_region(session: AsyncSession, prefix: str, *, day: date, after: UUID, limit: int) -> list[Known]:
     """The enrolled of a region in the order of their ids, as known on a day: one batch of a walk over all of them."""
-    values = {"prefix": prefix + "%", "day": day, "after": after, "limit": limit}
+    values = {"prefix": prefix, "day": day, "after": after, "limit": limit}
     return [_known(row) for row in await session.execute(_AS_OF_REGION, values)]
 
 

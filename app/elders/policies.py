@@ -135,7 +135,7 @@ async def put_in_force(
         await session.execute(
             sa.text(
                 "UPDATE elders SET reclassify_on = least(reclassify_on, :since) WHERE reclassify_on IS NOT NULL "
-                "AND region_code LIKE :prefix"
+                "AND region_code ^@ :prefix"
             ),
-            {"since": since, "prefix": row.region_code + "%"},
+            {"since": since, "prefix": row.region_code},
         )

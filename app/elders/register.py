@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID
@@ -12,8 +12,9 @@ from cryptography.exceptions import InvalidTag
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
-from app.access.principal import Principal, within
+from app.access.principal import Principal, begins, within
 from app.access.sealing import Sealer, mask_address, mask_id_number, mask_phone
+from app.access.wall import beyond
 from app.elders import classifying, history
 from app.elders.classification import classify
 from app.elders.identity import age_on, read_id_number
@@ -124,7 +125,9 @@ async def enrol(
     await must_be_region(session, who, fields["region_code"])
     _check_days(fields, today)
     index = sealer.index(identity.number)
-    if await session.scalar(select(col(Elder.id)).where(col(Elder.id_number_index) == index)) is not None:
+    async with beyond(session, "one person is enrolled once, wherever that is"):
+        there = await session.scalar(select(col(Elder.id)).where(col(Elder.id_number_index) == index))
+    if there is not None:
         raise Conflict("an elder with this ID number is enrolled already", field="id_number")
     elder_id = new_uuid(now)
     elder = Elder(
@@ -311,7 +314,7 @@ async def list_elders(
     """Elders within the scope. `name`: a part of the name, or its pinyin: initials (wgy) or whole (wangguiying)."""
     query = select(Elder).where(within(who, col(Elder.region_code)))
     if region_code:
-        query = query.where(col(Elder.region_code).like(region_code + "%"))
+        query = query.where(begins(col(Elder.region_code), region_code))
     if name:
         key = as_typed(name)
         by_sound = col(Elder.name_keys).contains(f" {key}", autoescape=True) if key else sa.false()
@@ -397,6 +400,13 @@ async def visitor_within(session: AsyncSession, who: Principal, visitor_id: UUID
     if visitor is None:
         raise NotFound("no such visitor")
     return visitor
+
+
+async def visitor_names(session: AsyncSession, ids: Collection[UUID]) -> dict[UUID, str]:
+    """Who they are, for those who see what they did: a visit, a pairing. Also of somebody from outside the region."""
+    query = select(col(Visitor.id), col(Visitor.name)).where(col(Visitor.id).in_(ids))
+    async with beyond(session, "whoever sees a visit or a pairing sees the visitor's name"):
+        return dict((await session.execute(query)).tuples().all())
 
 
 async def must_be_visitor(session: AsyncSession, who: Principal, visitor_id: UUID) -> Visitor:

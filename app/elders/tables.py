@@ -359,6 +359,7 @@ class Assignment(SQLModel, table=True):
             postgresql_where=sa.text("ended_at IS NULL"),
         ),
         sa.Index("ix_assignments_visitor_id", "visitor_id"),
+        sa.Index("ix_assignments_elder_id_id", "elder_id", sa.text("id DESC")),
     )
 
     id: UUID = Field(primary_key=True)

@@ -22,8 +22,8 @@ async def area(session: AsyncSession, who: Principal, region_code: str | None) -
     prefix = normal_scope(region_code or "")
     if who.region_code.startswith(prefix):
         return who.region_code
-    known = sa.text("SELECT 1 FROM regions WHERE code LIKE :prefix LIMIT 1")
-    if not who.sees(prefix) or (await session.execute(known, {"prefix": prefix + "%"})).first() is None:
+    known = sa.text("SELECT 1 FROM regions WHERE code ^@ :prefix LIMIT 1")
+    if not who.sees(prefix) or (await session.execute(known, {"prefix": prefix})).first() is None:
         raise InvalidInput("no such region", field="region_code")
     return prefix
 

@@ -78,7 +78,7 @@ _COVERAGE = """
            max(greatest(gap_days, CAST(:until AS date) - coalesce(last_on, counted_from - 1)))
                FILTER (WHERE excluded IS NULL) AS longest_gap_days
     FROM (SELECT *, CASE WHEN visits = 0 AND evidenced THEN excused END AS excluded FROM elder_months
-          WHERE month = :month AND place_code LIKE :prefix) AS people
+          WHERE month = :month AND place_code ^@ :prefix) AS people
     GROUP BY 1, 2 ORDER BY 1, 2
 """
 
@@ -89,7 +89,7 @@ async def coverage(
     """The lines of a month. Without `by` there is one, also when nobody is enrolled."""
     code, level = _group(by)
     query = sa.text(_COVERAGE.format(code=code, level=level, exclusions=_EXCLUSIONS))
-    values = {"month": month.first, "prefix": prefix + "%", "until": month.until(today)}
+    values = {"month": month.first, "prefix": prefix, "until": month.until(today)}
     if ":whole" in query.text:
         values["whole"] = whole_code(prefix)
     rows = (await session.execute(query, values)).all()
@@ -104,7 +104,7 @@ async def coverage(
 _TREND = """
     SELECT month, CAST(:whole AS text) AS code, NULL AS care_level, sum(enrolled) AS enrolled, sum(visited) AS visited,
            sum(unevidenced) AS unevidenced, sum(visits) AS visits, sum(attempts) AS attempts, {exclusions}
-    FROM coverage_sums WHERE month BETWEEN :first AND :last AND place_code LIKE :prefix
+    FROM coverage_sums WHERE month BETWEEN :first AND :last AND place_code ^@ :prefix
           AND (CAST(:level AS text) IS NULL OR care_level = :level)
     GROUP BY month
 """
@@ -120,7 +120,7 @@ async def trend(
     whole = whole_code(prefix)
     first = last.before(months - 1)
     values = {
-        "first": first.first, "last": last.first, "prefix": prefix + "%", "whole": whole,
+        "first": first.first, "last": last.first, "prefix": prefix, "whole": whole,
         "level": level.value if level else None,
     }  # fmt: skip
     rows = (await session.execute(sa.text(_TREND.format(exclusions=_SUMMED_EXCLUSIONS)), values)).all()
@@ -164,13 +164,13 @@ _PEOPLE = sa.text(
            greatest(m.gap_days, CAST(:until AS date) - coalesce(m.last_on, m.counted_from - 1)) AS longest_gap_days,
            e.name, e.region_code, s.since, s.until, s.evidence
     FROM (SELECT m.*, {_STANDING} AS standing FROM elder_months m
-          WHERE m.month = :month AND m.place_code LIKE :prefix
+          WHERE m.month = :month AND m.place_code ^@ :prefix
                 AND (m.place_code, m.elder_id) > (:place, CAST(:after AS uuid))
                 AND (CAST(:level AS text) IS NULL OR m.care_level = :level)
                 AND (CAST(:reason AS text) IS NULL OR m.excused = :reason)
                 AND (CAST(:standings AS text[]) IS NULL OR {_STANDING} = ANY(CAST(:standings AS text[])))
           ORDER BY m.place_code, m.elder_id LIMIT :limit) m
-    JOIN elders e ON e.id = m.elder_id
+    LEFT JOIN elders e ON e.id = m.elder_id
     LEFT JOIN LATERAL (
         SELECT s.since, s.until, s.evidence FROM elder_statuses s
         WHERE m.excused IS NOT NULL AND s.elder_id = m.elder_id AND s.since <= CAST(:last_day AS date)
@@ -198,7 +198,7 @@ async def people(
     if standing is Standing.UNVISITED:
         standings = [Standing.UNVISITED.value, Standing.UNEVIDENCED.value]
     values = {
-        "month": month.first, "last_day": month.last, "until": month.until(today), "prefix": prefix + "%",
+        "month": month.first, "last_day": month.last, "until": month.until(today), "prefix": prefix,
         "place": after[0], "after": after[1], "limit": limit, "standings": standings,
         "level": level.value if level else None, "reason": reason.value if reason else None,
     }  # fmt: skip

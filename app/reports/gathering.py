@@ -13,14 +13,14 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
-from app.access.principal import Principal, normal_scope, within
+from app.access.principal import Principal, begins, normal_scope, within
 from app.access.sealing import Sealer, mask_address, mask_id_number, mask_phone
-from app.elders import history, policies
+from app.elders import history, policies, register
 from app.elders.classification import classify
 from app.elders.form_words import SEX, Category, write_ability, write_category
 from app.elders.identity import age_on
 from app.elders.policies import Policies
-from app.elders.tables import Elder, FamilyMember, Region, Visitor
+from app.elders.tables import Elder, FamilyMember, Region
 from app.elders.vocabulary import ElderStatus, RegionLevel, Service
 from app.errors import InvalidInput
 from app.reports.forms import annex_1, annex_2, annex_3
@@ -136,8 +136,7 @@ async def _who_came(session: AsyncSession, visits: Sequence[Visit]) -> dict[UUID
     for partner in partners:
         came[partner.visit_id].append(partner.visitor_id)
     wanted = {one for some in came.values() for one in some}
-    people = (await session.execute(select(Visitor).where(col(Visitor.id).in_(wanted)))).scalars()
-    names = {one.id: one.name for one in people}
+    names = await register.visitor_names(session, wanted)
     return {visit_id: [names[one] for one in some if one in names] for visit_id, some in came.items()}
 
 
@@ -171,7 +170,7 @@ async def summary(session: AsyncSession, who: Principal, region: Region, pen: Pe
         raise InvalidInput("the form is of one township or village: give its code", field="region_code")
     enrolled = (
         within(who, col(Elder.region_code)),
-        col(Elder.region_code).like(normal_scope(region.code) + "%"),
+        begins(col(Elder.region_code), normal_scope(region.code)),
         col(Elder.status).in_([ElderStatus.ACTIVE, ElderStatus.PAUSED]),
     )
     many = await session.scalar(select(sa.func.count()).select_from(Elder).where(*enrolled)) or 0

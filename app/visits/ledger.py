@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from app.access.principal import Principal
+from app.access.wall import beyond
 from app.elders import history, policies
 from app.elders.consents import consents_of
 from app.elders.history import known_on
@@ -295,7 +296,7 @@ _FIGURES = sa.text(
            count(*) FILTER (WHERE qualifying) AS qualifying,
            count(*) FILTER (WHERE voided_at IS NULL AND outcome <> 'met') AS attempts,
            count(DISTINCT elder_id) FILTER (WHERE qualifying) AS elders_visited
-    FROM visits WHERE place_code LIKE :prefix AND started_at >= :start AND started_at < :end
+    FROM visits WHERE place_code ^@ :prefix AND started_at >= :start AND started_at < :end
     """
 )
 
@@ -313,11 +314,12 @@ async def close_month(session: AsyncSession, *, month: date, region_code: str, d
     if (await session.execute(there)).first() is not None:
         raise Conflict("the month is closed already")
     values = {
-        "prefix": region_code + "%",
+        "prefix": region_code,
         "start": datetime.combine(first, datetime.min.time(), deed.tz),
         "end": datetime.combine(after, datetime.min.time(), deed.tz),
     }
-    figures = (await session.execute(_FIGURES, values)).mappings().one()
+    async with beyond(session, "figures are of the place: those who moved away since are counted there, not shown"):
+        figures = (await session.execute(_FIGURES, values)).mappings().one()
     made = ClosedMonth(
         id=new_uuid(deed.now), month=first, region_code=region_code, figures=dict(figures), closed_at=deed.now,
         closed_by=deed.who.who(),

@@ -94,11 +94,11 @@ async def page_of(
     session: AsyncSession, who: Principal, filters: Filters, *, now: datetime, before: UUID | None, limit: int
 ) -> Sequence[Any]:
     """Up to `limit` tasks within a scope, newest first."""
-    where, values = ["e.region_code LIKE :scope"], {"scope": who.region_code + "%", "now": now, "limit": limit}
+    where, values = ["e.region_code ^@ :scope"], {"scope": who.region_code, "now": now, "limit": limit}
     plain: dict[str, tuple[str, object]] = {
         "t.kind = :kind": ("kind", filters.kind and filters.kind.value),
         "t.elder_id = :elder_id": ("elder_id", filters.elder_id),
-        "e.region_code LIKE :region": ("region", filters.region_code and filters.region_code + "%"),
+        "e.region_code ^@ :region": ("region", filters.region_code),
         "t.elder_id IN (SELECT elder_id FROM assignments WHERE visitor_id = :visitor AND ended_at IS NULL)": (
             "visitor",
             filters.visitor_id,
@@ -120,8 +120,8 @@ async def task_within(
     session: AsyncSession, who: Principal, task_id: UUID, *, now: datetime, lock: bool = False
 ) -> Any:
     """Raises `NotFound` for an id that is absent or outside the scope, alike."""
-    query = f"{_TASKS} WHERE t.id = :id AND e.region_code LIKE :scope {'FOR UPDATE OF t' if lock else ''}"
-    values = {"id": task_id, "scope": who.region_code + "%", "now": now}
+    query = f"{_TASKS} WHERE t.id = :id AND e.region_code ^@ :scope {'FOR UPDATE OF t' if lock else ''}"
+    values = {"id": task_id, "scope": who.region_code, "now": now}
     row = (await session.execute(sa.text(query), values)).first()
     if row is None:
         raise NotFound("no such task")

@@ -14,6 +14,7 @@ from sqlmodel import col, select
 
 from app.access.principal import Principal, normal_scope, within
 from app.access.sealing import Sealer
+from app.access.wall import beyond
 from app.elders.tables import Region
 from app.errors import Conflict, InvalidInput, NotFound, VersionMismatch
 from app.ids import new_uuid
@@ -50,6 +51,8 @@ async def create(
     count = select(sa.func.count()).select_from(Subscription).where(col(Subscription.owner_id) == who.id)
     if (await session.scalar(count) or 0) >= MOST_EACH:
         raise Conflict(f"one account has at most {MOST_EACH} subscriptions; delete one that is not needed")
+    async with beyond(session, "the feed's number is the same for all"):
+        newest = int(await session.scalar(sa.text("SELECT coalesce(max(seq), 0) FROM feed_events")) or 0)
     made_id, secret = new_uuid(now), new_secret()
     made = Subscription(
         id=made_id,
@@ -58,7 +61,7 @@ async def create(
         description=description,
         event_types=wanted(event_types),
         secret_sealed=sealer.seal(secret, record=made_id),
-        since_seq=int(await session.scalar(sa.text("SELECT coalesce(max(seq), 0) FROM feed_events")) or 0),
+        since_seq=newest,
         created_at=now,
         owner_type=_owner_type(who),
         owner_id=who.id,
