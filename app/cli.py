@@ -1,4 +1,8 @@
-"""The console script `shouwang`."""
+"""The console script `shouwang`.
+
+Each command imports what it needs when it runs: the whole server takes seconds to load, and a command that makes an
+account, prints a key or explains itself should not.
+"""
 
 from __future__ import annotations
 
@@ -9,27 +13,20 @@ import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import typer
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import demo as demo_run
-from app import main as server
-from app import readiness
-from app.access import accounts, audit
 from app.access.vocabulary import Role
-from app.clock import system_clock
-from app.db import connect, sessions, transaction
-from app.db import migrate as migrate_schema
-from app.devices.mosquitto_auth import FAILURES, ByCommand, ByPidFile, Keeper, More, Nobody, in_words
-from app.elders.tables import Visitor
 from app.errors import InvalidInput, NotFound, ShouwangError
 from app.ids import VisitorId
-from app.reports import coverage_check
-from app.settings import Settings, SettingsError, load, load_keys, new_key
-from app.signals import Signal, Signals
+from app.settings import ROLES, Settings, SettingsError, load, load_keys, new_key
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from app.devices.mosquitto_auth import Keeper
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, help="Shouwang 守望: alarms and visiting care.")
 
@@ -40,11 +37,13 @@ def serve(
 ) -> None:
     """Run the server; all three roles by default, several processes of each at once if you like."""
     wanted = [role.strip() for role in roles.split(",") if role.strip()]
-    unknown = sorted(set(wanted) - set(server.ROLES))
+    unknown = sorted(set(wanted) - set(ROLES))
     if unknown or not wanted:
-        raise typer.BadParameter(f"roles are {', '.join(server.ROLES)}", param_hint="--roles")
+        raise typer.BadParameter(f"roles are {', '.join(ROLES)}", param_hint="--roles")
     settings = _settings()
     load_keys(settings)
+    from app import main as server
+
     server.serve(settings, wanted)
 
 
@@ -66,6 +65,10 @@ def create_user(
 ) -> None:
     """Make an account. The password is asked for twice; without a terminal it is one line of standard input. It is never
     an argument: those are shown to everybody on the machine."""
+    from app.access import accounts, audit
+    from app.clock import system_clock
+    from app.elders.tables import Visitor
+
     password = _password()
 
     async def make(session: AsyncSession) -> None:
@@ -94,6 +97,9 @@ def create_user(
 @cli.command("set-password")
 def set_password(username: str) -> None:
     """Give an account a new password and end its log-ins: the way back in for the last administrator."""
+    from app.access import accounts, audit
+    from app.clock import system_clock
+
     password = _password()
 
     async def change(session: AsyncSession) -> None:
@@ -119,6 +125,8 @@ def verify_audit(
     ] = None,
 ) -> None:
     """Walk the audit log's chain. Exit code 1 and the row's number when one was removed, altered, inserted or cut off."""
+    from app.access import audit
+
     try:
         noted = [audit.Head.read(text) for text in head or []]
     except ValueError as error:
@@ -142,6 +150,8 @@ def verify_audit(
 def verify_coverage() -> None:
     """Compute everybody's months a second time and compare them with what the statistics are read from. Exit code 1 and
     what differs when something does."""
+    from app.reports import coverage_check
+
     found: list[tuple[int, list[coverage_check.Drift]]] = []
 
     async def walk(session: AsyncSession) -> None:
@@ -169,13 +179,17 @@ def _password() -> str:
 @cli.command()
 def check() -> None:
     """Say what would fail before an alarm does. Exit code 1 when there is anything."""
+    from app import readiness
+    from app.clock import system_clock
+    from app.devices.credentials import trust
+
     settings = _settings()
     found: list[readiness.Finding] = []
 
     async def look(session: AsyncSession) -> None:
         now = system_clock()
         today = now.astimezone(settings.tz).date()
-        embedded = server.trust(settings).embedded
+        embedded = trust(settings).embedded
         found.extend(await readiness.look(session, now=now, today=today, embedded_broker=embedded, doing=()))
 
     _with_database(settings, look, migrate_first=False)
@@ -202,10 +216,14 @@ def mosquitto_auth(
     every: Annotated[float, typer.Option(min=1, max=3600, help="Seconds between two looks without a sign.")] = 15,
 ) -> None:
     """Keep a Mosquitto's users and access rules in step with the devices' credentials, until ended."""
+    from app.devices.credentials import trust
+    from app.devices.mosquitto_auth import FAILURES, ByCommand, ByPidFile, Keeper, More, Nobody, in_words
+    from app.embedded.parts import Embedded
+
     if pid_file and reload:
         raise typer.BadParameter("choose one of --pid-file and --reload", param_hint="--reload")
     settings = _settings()
-    login = server.trust(settings).server
+    login = trust(settings).server
     if login is None or not login.password:
         raise SettingsError(
             "SHOUWANG_MQTT_URL must name your Mosquitto with the server's own account, mqtt://user:password@host"
@@ -216,7 +234,7 @@ def mosquitto_auth(
     teller = ByPidFile(pid_file) if pid_file else ByCommand(reload) if reload else Nobody()
     more = More(more_passwords, more_acl)
     keeper = Keeper(folder, login, teller, more=more, say=lambda text: print(text, flush=True))
-    embedded = server.Embedded(settings.model_copy(update={"mqtt_url": type(settings.mqtt_url)("unused")})).start()
+    embedded = Embedded(settings.model_copy(update={"mqtt_url": type(settings.mqtt_url)("unused")})).start()
     try:
         asyncio.run(_keep(embedded.database_url, keeper, once=once, every_s=every))
     except FAILURES as error:
@@ -227,6 +245,9 @@ def mosquitto_auth(
 
 async def _keep(url: str, keeper: Keeper, *, once: bool, every_s: float) -> None:
     """Until SIGINT or SIGTERM, or once."""
+    from app.db import connect, sessions
+    from app.signals import Signal, Signals
+
     engine = connect(url, pool=2)
     signals = Signals(url)
     try:
@@ -254,7 +275,9 @@ def print_key() -> None:
 @cli.command()
 def demo() -> None:
     """A sample village living a day: alarms rise, are told, escalate, are answered. Ctrl-C ends it."""
-    demo_run.run(load)
+    from app import demo as sample
+
+    sample.run(load)
 
 
 def _settings() -> Settings:
@@ -264,10 +287,13 @@ def _settings() -> Settings:
 def _with_database(
     settings: Settings, act: Callable[[AsyncSession], Coroutine[Any, Any, None]] | None, *, migrate_first: bool = True
 ) -> None:
-    embedded = server.Embedded(settings.model_copy(update={"mqtt_url": type(settings.mqtt_url)("unused")})).start()
+    from app.db import migrate
+    from app.embedded.parts import Embedded
+
+    embedded = Embedded(settings.model_copy(update={"mqtt_url": type(settings.mqtt_url)("unused")})).start()
     try:
         if migrate_first:
-            migrate_schema(embedded.database_url)
+            migrate(embedded.database_url)
         if act is not None:
             asyncio.run(_once(embedded.database_url, act))
     finally:
@@ -275,6 +301,8 @@ def _with_database(
 
 
 async def _once(url: str, act: Callable[[AsyncSession], Coroutine[Any, Any, None]]) -> None:
+    from app.db import connect, sessions, transaction
+
     engine = connect(url, pool=2)
     try:
         async with transaction(sessions(engine)) as session:

@@ -20,8 +20,9 @@ import aiohttp
 from rich.console import Console
 
 from app.embedded.broker import free_port
-from app.main import Embedded, serve
-from app.settings import Settings, kept_secret
+from app.embedded.parts import Embedded
+from app.main import serve
+from app.settings import ROLES, Settings, kept_secret
 
 _COLOURS = {"critical": "bold red", "major": "red", "minor": "yellow", "warning": "cyan"}
 _WORDS = {
@@ -49,7 +50,7 @@ def run(load: Callable[..., Settings]) -> None:
     watcher = threading.Thread(target=_beside, args=(settings, console), daemon=True)
     watcher.start()
     try:
-        serve(settings, ("api", "ingest", "worker"), embedded=Embedded(settings))
+        serve(settings, ROLES, embedded=Embedded(settings))
     except KeyboardInterrupt:
         pass
     finally:

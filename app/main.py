@@ -35,13 +35,12 @@ from app.clock import Clock, system_clock
 from app.db import connect, migrate, sessions, transaction
 from app.devices import catalogue, codecs
 from app.devices.codec import Codec, Registry
-from app.devices.credentials import BrokerTrust, Lookups, server_login
+from app.devices.credentials import Lookups, trust
 from app.devices.following import Following
 from app.devices.mqtt import MqttClient, Tls
 from app.elders import register
-from app.embedded.broker import EmbeddedBroker
 from app.embedded.ownership import free_slot
-from app.embedded.postgres import EmbeddedPostgres
+from app.embedded.parts import Embedded
 from app.errors import InvalidInput
 from app.feed import Feed
 from app.ingest import Ingest
@@ -62,7 +61,6 @@ from app.webhooks.sender import Sender
 from app.webhooks.terms import Terms
 
 log = logs.get("main")
-ROLES = ("api", "ingest", "worker")
 _BEAT_S = 5.0
 _FIRST_BEAT_S = 2.0  # time to connect to the broker
 _STALLED = timedelta(seconds=15)
@@ -70,43 +68,6 @@ EMBEDDED_BROKER = (
     "MQTT: this is the embedded broker. It is for trying out: it asks no device who it is, and keeps nothing on disk. "
     "For real devices set SHOUWANG_MQTT_URL to a Mosquitto or EMQX (docs/devices-trust.md)."
 )
-
-
-@dataclass
-class Embedded:
-    """What this process runs itself because the settings name nobody else. `stop()` ends it last."""
-
-    settings: Settings
-    postgres: EmbeddedPostgres | None = None
-    broker: EmbeddedBroker | None = None
-
-    def start(self) -> Embedded:
-        """Start PostgreSQL and the broker where the settings are empty."""
-        if self.settings.embedded:
-            self.postgres = EmbeddedPostgres(self.settings.data_dir)
-            self.postgres.start()
-        if not self.settings.mqtt_url.get_secret_value():
-            self.broker = EmbeddedBroker(self.settings.data_dir, self.settings.mqtt_port).start()
-        return self
-
-    @property
-    def database_url(self) -> str:
-        if self.postgres:
-            return self.postgres.url()
-        url = self.settings.database_url.get_secret_value()
-        return url.replace("postgresql://", "postgresql+asyncpg://", 1).replace(
-            "postgres://", "postgresql+asyncpg://", 1
-        )
-
-    @property
-    def mqtt_url(self) -> str:
-        return self.broker.url if self.broker else self.settings.mqtt_url.get_secret_value()
-
-    def stop(self) -> None:
-        if self.broker:
-            self.broker.stop()
-        if self.postgres:
-            self.postgres.stop()
 
 
 def access(settings: Settings, token_key: bytes) -> Access:
@@ -417,18 +378,6 @@ async def _first_administrator(settings: Settings, url: str, *, now: datetime) -
         await engine.dispose()
     if password and not wanted:
         print(f"First administrator: {settings.admin_username}  password: {password}  (shown once)", flush=True)  # noqa: T201
-
-
-def trust(settings: Settings) -> BrokerTrust:
-    """How this server and its broker know each other. Raises `SettingsError` for an MQTT_URL that is none."""
-    url = settings.mqtt_url.get_secret_value()
-    if not url:
-        return BrokerTrust(embedded=True, secret=settings.mqtt_auth_secret.get_secret_value())
-    try:
-        login = server_login(url)
-    except ValueError as error:
-        raise SettingsError(f"SHOUWANG_MQTT_URL {error}") from None
-    return BrokerTrust(embedded=False, server=login, secret=settings.mqtt_auth_secret.get_secret_value())
 
 
 def tls(settings: Settings) -> Tls:

@@ -17,6 +17,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "SHOUWANG_"
+ROLES = ("api", "ingest", "worker")  # the parts that processes may divide among themselves
 KEY_BYTES = 32
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 # What a browser sends as Origin: scheme, host in lower case, port unless it is the usual one.

@@ -14,6 +14,7 @@ from sqlalchemy.engine import make_url
 
 from app.db import migrate
 from app.embedded.postgres import EmbeddedPostgres
+from tests.rooms import roomy_memory
 from tests.world import OTHER_VILLAGE, TOWNSHIP, VILLAGE, World
 
 FAST = {  # survives the death of any process, not of the machine
@@ -34,7 +35,7 @@ async def _connect(server: EmbeddedPostgres, database: str = "postgres") -> asyn
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[EmbeddedPostgres]:
     """As root the server runs as another user, who must reach the folder: pytest's own folders are closed to others."""
-    home = Path(tempfile.mkdtemp(prefix="sw-pg-"))
+    home = Path(tempfile.mkdtemp(prefix="sw-pg-", dir=roomy_memory()))
     home.chmod(0o755)
     server = EmbeddedPostgres(home, options=FAST).start()
     try:

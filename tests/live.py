@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -33,6 +34,7 @@ from paho.mqtt import publish
 from stdnum.iso7064 import mod_11_2
 
 from app.embedded.broker import free_port
+from tests.rooms import roomy_memory
 
 PASSWORD = "correct-horse-1"
 USER_PASSWORD = "a-long-password-7"
@@ -163,6 +165,15 @@ class Live:
         self.admin.made("/users", **body)
         return self.log_in(name, USER_PASSWORD)
 
+    def spare_admin(self) -> Api:
+        """A log-in of an account like the administrator's: one that may end, made without hashing a password again."""
+        name = f"spare-{next(_numbers)}"
+        self.rows(
+            "INSERT INTO users SELECT (jsonb_populate_record(u, jsonb_build_object('id', $1::text, 'username', $2::text))).* "
+            "FROM users u WHERE username = 'admin'", str(uuid4()), name,
+        )  # fmt: skip
+        return self.log_in(name, PASSWORD)
+
     def village(self, township: str = TOWNSHIP) -> str:
         code = f"{township[:9]}{next(_villages):03d}"
         self.admin.made("/regions", code=code, name=f"村{code[-3:]}")
@@ -244,7 +255,7 @@ def _events(answer: requests.Response) -> Iterator[Event]:
 @pytest.fixture(scope="session")
 def live() -> Iterator[Live]:
     """As root PostgreSQL runs as another user, who must reach the folder."""
-    folder = Path(tempfile.mkdtemp(prefix="sw-live-"))
+    folder = Path(tempfile.mkdtemp(prefix="sw-live-", dir=roomy_memory()))
     folder.chmod(0o755)
     http, mqtt = free_port(0), free_port(0)
     settings = {

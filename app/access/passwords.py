@@ -25,8 +25,6 @@ _LONGEST_LINE = 64
 _hasher = PasswordHash.recommended()
 _threads = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1), thread_name_prefix="argon2")
 _waiting = 0
-# Verified when no such account exists, so that a wrong name takes as long as a wrong password.
-_NOBODY = _hasher.hash(secrets.token_urlsafe(16))
 
 
 def check_rules(password: str, *, username: str, field: str = "password") -> None:
@@ -75,6 +73,16 @@ async def hash_password(password: str) -> str:
     return await loop.run_in_executor(_threads, _hasher.hash, _normal(password))
 
 
+def _check(password: str, hashed: str | None) -> bool:
+    return _hasher.verify(password, hashed or _nobodys())
+
+
+@cache
+def _nobodys() -> str:
+    """Verified when no such account exists, so that a wrong name takes as long as a wrong password."""
+    return _hasher.hash(secrets.token_urlsafe(16))
+
+
 async def verify(password: str, hashed: str | None) -> bool:
     """Whether it is the password; with no hash it takes as long and is not. Raises `Unavailable` when too many wait."""
     global _waiting
@@ -83,7 +91,7 @@ async def verify(password: str, hashed: str | None) -> bool:
     _waiting += 1
     try:
         loop = asyncio.get_running_loop()
-        good = await loop.run_in_executor(_threads, _hasher.verify, _normal(password), hashed or _NOBODY)
+        good = await loop.run_in_executor(_threads, _check, _normal(password), hashed)
     finally:
         _waiting -= 1
     return good and hashed is not None

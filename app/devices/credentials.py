@@ -17,6 +17,7 @@ from app.db import Sessions
 from app.devices import passwords
 from app.devices.mqtt import read_url
 from app.devices.tables import DeviceCredential
+from app.settings import Settings, SettingsError
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,18 @@ class Login:
     username: str
     device_id: str
     password_hash: str = field(repr=False)
+
+
+def trust(settings: Settings) -> BrokerTrust:
+    """How this server and its broker know each other. Raises `SettingsError` for an MQTT_URL that is none."""
+    url = settings.mqtt_url.get_secret_value()
+    if not url:
+        return BrokerTrust(embedded=True, secret=settings.mqtt_auth_secret.get_secret_value())
+    try:
+        login = server_login(url)
+    except ValueError as error:
+        raise SettingsError(f"SHOUWANG_MQTT_URL {error}") from None
+    return BrokerTrust(embedded=False, server=login, secret=settings.mqtt_auth_secret.get_secret_value())
 
 
 def server_login(mqtt_url: str) -> ServerLogin | None:
