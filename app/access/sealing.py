@@ -50,8 +50,8 @@ def mask_phone(text: str | None) -> str | None:
 
 
 def mask_address(text: str | None) -> str | None:
-    """The first six characters stay: the village, not the door."""
-    return None if text is None else text[:6] + "***"
+    """The first six characters stay, of a short address the first half: the village, not the door."""
+    return None if text is None else text[: min(6, len(text) // 2)] + "***"
 
 
 def mask_channel(kind: str, address: str) -> str:

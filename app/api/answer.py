@@ -74,6 +74,7 @@ def _page_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return found
 
 
+@router.head("/a/{token}", include_in_schema=False)
 @router.get(
     "/a/{token}",
     responses=_SHOWN | _page_problems(404, 410, 422),

@@ -16,13 +16,13 @@ from app.access import audit
 from app.access.principal import Principal, Right
 from app.api import pages
 from app.api.bodies import (
+    Address,
     Body,
     Day,
     Name,
     Phone,
     Region12,
     Scope,
-    Short,
     etag,
     example,
     explicit,
@@ -117,7 +117,7 @@ class ElderIn(Body):
     sex: Sex | None = Field(default=None, description="Read from the ID number; checked when given.")
     birth_date: Day | None = Field(default=None, description="Read from the ID number; checked when given.")
     phone: Phone | None = None
-    address: Short | None = None
+    address: Address | None = None
     tags: list[Tag] = Field(default=[], max_length=6)
     other_tags: list[OtherTag] = Field(default=[], max_length=6)
     ability: AbilityIn = AbilityIn()
@@ -148,7 +148,7 @@ class ElderChange(Body):
     name: Name | None = None
     region_code: Region12 | None = None
     phone: Phone | None = None
-    address: Short | None = None
+    address: Address | None = None
     moved_on: Day | None = Field(default=None, description="With a new `region_code`: since when; today when absent.")
     tags: list[Tag] | None = Field(default=None, max_length=6)
     other_tags: list[OtherTag] | None = Field(default=None, max_length=6)

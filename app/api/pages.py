@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import zlib
 from collections.abc import Sequence
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeVar
 from uuid import UUID
@@ -27,9 +29,17 @@ class Page(BaseModel, Generic[T]):
     next_cursor: str | None = Field(description="Give it back as `cursor` for the next page; null at the end.")
 
 
+# The list that is being read: the path of its route. A cursor is good for the list that gave it.
+of_list: ContextVar[str] = ContextVar("of_list", default="")
+
+
+def _mark() -> str:
+    return f"{zlib.crc32(of_list.get().encode()):08x}"
+
+
 def encode(*keys: object) -> str:
     """An opaque cursor after a row with these sort keys."""
-    text = json.dumps([key.isoformat() if isinstance(key, datetime) else str(key) for key in keys])
+    text = json.dumps([_mark(), *(key.isoformat() if isinstance(key, datetime) else str(key) for key in keys)])
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
@@ -39,7 +49,7 @@ def decode(cursor: str | None, *kinds: type) -> list[Any] | None:
         return None
     try:
         values = json.loads(base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4)))
-        if not isinstance(values, list) or len(values) != len(kinds):
+        if not isinstance(values, list) or len(values) != len(kinds) + 1 or values.pop(0) != _mark():
             raise ValueError
         return [_read(value, kind) for value, kind in zip(values, kinds, strict=True)]
     except (ValueError, TypeError, OverflowError, binascii.Error):

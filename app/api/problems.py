@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import structlog
@@ -121,9 +122,23 @@ async def _refused(_: Request, error: Exception) -> JSONResponse:
     return refusal(error)
 
 
-async def _does_not_fit(_: Request, error: Exception) -> JSONResponse:
+_JSON = re.compile(r"application/(.*\+)?json")
+
+
+def _said(error: dict[str, Any]) -> str:
+    """What is wrong; of JSON that cannot be read, the parser's own words."""
+    if error["type"] == "json_invalid":
+        return f"the body is not JSON: {error['ctx']['error']} at character {error['loc'][-1]}"
+    return str(error["msg"])
+
+
+async def _does_not_fit(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    fields = [{"field": _place(e["loc"]), "detail": e["msg"]} for e in error.errors()[:_MOST_FIELDS]]
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if request.method != "GET" and any(e["loc"] == ("body",) for e in error.errors()) and not _JSON.fullmatch(kind):
+        said = f"not as {kind[:60]}" if kind.isascii() and kind.isprintable() and kind else "it names no Content-Type"
+        return answer(422, "invalid-input", f"send the body as application/json; {said}")
+    fields = [{"field": _place(e["loc"]), "detail": _said(e)} for e in error.errors()[:_MOST_FIELDS]]
     detail = "; ".join(f"{f['field']}: {f['detail']}" for f in fields[:5]) or "the request does not fit the schema"
     return answer(422, "invalid-input", detail, fields=fields)
 
@@ -136,6 +151,10 @@ def _place(loc: tuple[int | str, ...]) -> str:
 
 async def _http(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
+    if error.status_code == 400 and error.detail == "There was an error parsing the body":
+        return answer(
+            400, "bad-request", "the body cannot be read: send JSON in UTF-8, or a form where the route takes one"
+        )
     code = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}.get(error.status_code, "bad-request")
     return answer(error.status_code, code, str(error.detail), headers=dict(error.headers or {}))
 

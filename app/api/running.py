@@ -37,11 +37,13 @@ class Ready(BaseModel):
     findings: list[FindingOut]
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", summary="The process answers")
 async def healthz() -> Health:
     return Health(status="ok")
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get(
     "/readyz",
     responses={503: {"model": Ready, "description": "Alarms would be lost or late"}},

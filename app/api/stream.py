@@ -27,11 +27,14 @@ async def _start(
         Header(alias="Last-Event-ID", max_length=40, description="The last `id:` you saw; 0 = from the start."),
     ] = None,
 ) -> int:
-    if last_event_id is None or last_event_id == "":
-        return await parts.feed.newest()
+    newest = await parts.feed.newest()
+    last_event_id = (last_event_id or "").strip()
+    if not last_event_id:
+        return newest
     if not last_event_id.isascii() or not last_event_id.isdigit() or int(last_event_id) > _LARGEST:
         raise InvalidInput("Last-Event-ID must be the number of an event's `id:`")
-    return int(last_event_id)
+    # A number this database has not given yet (it was restored, or is a replica that lags): waiting for it would be silence.
+    return min(int(last_event_id), newest)
 
 
 def _feed(parts: PartsDep) -> Feed:

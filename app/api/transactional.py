@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app import logs
 from app.access import keys
+from app.api import pages
 from app.api.context import PrincipalDep, parts_of, right_of, session_of
 from app.db import transaction
 from app.errors import IdempotencyMismatch
@@ -40,6 +41,7 @@ class Transactional(APIRoute):
         original = super().get_route_handler()
 
         async def handler(request: Request) -> Response:
+            pages.of_list.set(self.path)
             try:
                 async with transaction(parts_of(request).sessions) as session:
                     request.state.session = session

@@ -9,6 +9,10 @@ from app.errors import InvalidInput
 
 def normal_phone(text: str, *, field: str = "phone") -> str:
     """A number in E.164; without a country code it is Chinese. Raises `InvalidInput`."""
+    if "*" in text:
+        raise InvalidInput(
+            "a masked number, as answers show it: leave it out to keep the number, or give it whole", field=field
+        )
     try:
         number = phonenumbers.parse(text, "CN")
     except phonenumbers.NumberParseException:

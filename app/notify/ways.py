@@ -39,6 +39,11 @@ def check(ways: Sequence[Way], channels: Channels) -> list[Way]:
         channel = channels.get(way.kind)
         if channel is None or way.kind is ChannelKind.DEVICE:
             raise InvalidInput(f"channel kind {way.kind.value} cannot be given to a person", field="channels")
+        if "***" in way.address:
+            raise InvalidInput(
+                "a masked address, as answers show it: leave `channels` out to keep them, or give each address whole",
+                field=f"channels.{position}.address",
+            )
         try:
             address = channel.check_address(way.address)
         except InvalidInput as error:
