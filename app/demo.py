@@ -17,20 +17,25 @@ from datetime import datetime
 from typing import Any
 
 import aiohttp
+from rich.cells import set_cell_size
 from rich.console import Console
+from rich.markup import escape
 
 from app.embedded.broker import free_port
 from app.embedded.parts import Embedded
 from app.main import serve
 from app.settings import ROLES, Settings, kept_secret
+from app.words import say
 
 _COLOURS = {"critical": "bold red", "major": "red", "minor": "yellow", "warning": "cyan"}
 _WORDS = {
-    "alarm.raised": "ALARM", "alarm.repeated": "again", "alarm.escalated": "escalated", "alarm.calmed": "«I am fine»",
-    "alarm.acknowledged": "answered", "alarm.reopened": "promise passed", "alarm.attending": "somebody is there",
-    "alarm.resolved": "CLOSED", "alarm.unreachable": "NOBODY REACHABLE", "alarm.commented": "comment",
-    "notice.sent": "told", "notice.failed": "not told",
+    "alarm.raised": "ALARM 报警", "alarm.repeated": "again 再次", "alarm.escalated": "escalated 升级",
+    "alarm.calmed": "«I am fine» 平安", "alarm.acknowledged": "answered 已应答",
+    "alarm.reopened": "promise passed 逾期", "alarm.attending": "on the spot 到场", "alarm.resolved": "CLOSED 结束",
+    "alarm.unreachable": "NOBODY REACHABLE 无人可达", "alarm.commented": "comment 备注",
+    "notice.sent": "told 已通知", "notice.failed": "not told 未通知",
 }  # fmt: skip
+_COLUMN = 20  # cells: a Chinese sign takes two
 
 
 def run(load: Callable[..., Settings]) -> None:
@@ -123,8 +128,6 @@ def _simulator(base: str, settings: Settings, password: str) -> subprocess.Popen
         f"mqtt://127.0.0.1:{settings.mqtt_port}",
         "--username",
         settings.admin_username,
-        "--password",
-        password,
     ]
     log = open(settings.data_dir / "simulator.log", "ab")  # noqa: SIM115 - handed to the child
     return subprocess.Popen(
@@ -155,9 +158,10 @@ def _show(console: Console, fact: dict[str, Any]) -> None:
         return
     at = datetime.fromisoformat(fact["at"]).strftime("%H:%M:%S")
     colour = _COLOURS[alarm["severity"]] if fact["type"] != "alarm.resolved" else "green"
-    console.print(
-        f"{at}  [{colour}]{word:<18}[/] {alarm['elder']['name']} · {alarm['kind']:<10} {_detail(fact, alarm)}"
-    )
+    who = f"{alarm['elder']['name']} · {say('kind.' + alarm['kind'])}"
+    # Names and reasons are somebody's words: a bracket in them is no markup.
+    console.print(f"{at}  [{colour}]{set_cell_size(word, _COLUMN)}[/] {escape(set_cell_size(who, _COLUMN))} "
+                  f"{escape(_detail(fact, alarm))}")  # fmt: skip
 
 
 def _detail(fact: dict[str, Any], alarm: dict[str, Any]) -> str:
@@ -168,11 +172,13 @@ def _detail(fact: dict[str, Any], alarm: dict[str, Any]) -> str:
         case "notice.sent" | "notice.failed":
             who = detail["recipient"]
             error = f" — {detail['error']}" if detail.get("error") else ""
+            if who["role"] == "device":
+                return f"{who['name']} (the elder's device): {detail['reason']}{error}"
             return f"{who['name']} ({who['role']}) by {detail['channel']}: {detail['purpose']}{error}"
         case "alarm.acknowledged" | "alarm.attending":
             eta = f", within {detail['eta_minutes']} min" if "eta_minutes" in detail else ""
             return f"{detail['by']['name']}{eta}"
         case "alarm.resolved":
-            return f"{detail['by']['name']}: {detail['outcome']}"
+            return f"{detail['by']['name']}: {detail['outcome']} {say('outcome.' + detail['outcome'])}"
         case _:
             return str(detail.get("because", ""))
