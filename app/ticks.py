@@ -75,6 +75,8 @@ class Ticks:
                 began = time.monotonic()
         except (SQLAlchemyError, OSError, TimeoutError) as error:
             log.warning("could not keep the register; trying again", error=type(error).__name__)
+        except asyncio.CancelledError:
+            log.info("the register's work stops with the process, and goes on where it was")
 
     async def keep_register(self) -> int:
         """One batch of people whose class is due to be looked at (birthdays, ends of pauses, new policies), and one of
