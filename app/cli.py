@@ -21,11 +21,13 @@ import typer
 from app.access.vocabulary import Role
 from app.errors import InvalidInput, NotFound, ShouwangError
 from app.ids import VisitorId
-from app.settings import ROLES, Settings, SettingsError, load, load_keys, new_key
+from app.key_files import new_key
+from app.settings import ROLES, Settings, SettingsError, load, load_keys
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
+    from app.db import Sessions
     from app.devices.mosquitto_auth import Keeper
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, help="Shouwang 守望: alarms and visiting care.")
@@ -266,6 +268,36 @@ async def _keep(url: str, keeper: Keeper, *, once: bool, every_s: float) -> None
         await engine.dispose()
 
 
+@cli.command("rotate-keys")
+def rotate_keys(
+    status: Annotated[
+        bool, typer.Option("--status", help="Only say how much needs another key than the first.")
+    ] = False,
+) -> None:
+    """Seal all personal data anew with the first data key, beside running servers. Killed, it goes on where it was.
+
+    Embedded, or with SHOUWANG_DATA_KEY_FILE, it makes the new key itself. With SHOUWANG_DATA_KEY it says the steps."""
+    from app.clock import system_clock
+    from app.rotate_keys import NotNow, Rotation
+
+    settings = _settings()
+    keys = load_keys(settings)
+
+    async def work(maker: Sessions) -> None:
+        run = Rotation(maker, keys, system_clock, lambda text: print(text, flush=True))
+        if status:
+            for table, count in (await run.status()).items():
+                print(f"{count:10}  {table}")
+        else:
+            await run.run()
+
+    try:
+        _with_sessions(settings, work)
+    except NotNow as error:
+        print(error)
+        raise typer.Exit(1) from None
+
+
 @cli.command("new-key")
 def print_key() -> None:
     """Print 32 random bytes in base64, for SHOUWANG_DATA_KEY or SHOUWANG_TOKEN_KEY."""
@@ -287,6 +319,19 @@ def _settings() -> Settings:
 def _with_database(
     settings: Settings, act: Callable[[AsyncSession], Coroutine[Any, Any, None]] | None, *, migrate_first: bool = True
 ) -> None:
+    async def once(maker: Sessions) -> None:
+        from app.db import transaction
+
+        if act is not None:
+            async with transaction(maker) as session:
+                await act(session)
+
+    _with_sessions(settings, once, migrate_first=migrate_first)
+
+
+def _with_sessions(
+    settings: Settings, act: Callable[[Sessions], Coroutine[Any, Any, None]], *, migrate_first: bool = True
+) -> None:
     from app.db import migrate
     from app.embedded.parts import Embedded
 
@@ -294,19 +339,17 @@ def _with_database(
     try:
         if migrate_first:
             migrate(embedded.database_url)
-        if act is not None:
-            asyncio.run(_once(embedded.database_url, act))
+        asyncio.run(_once(embedded.database_url, act))
     finally:
         embedded.stop()
 
 
-async def _once(url: str, act: Callable[[AsyncSession], Coroutine[Any, Any, None]]) -> None:
-    from app.db import connect, sessions, transaction
+async def _once(url: str, act: Callable[[Sessions], Coroutine[Any, Any, None]]) -> None:
+    from app.db import connect, sessions
 
     engine = connect(url, pool=2)
     try:
-        async with transaction(sessions(engine)) as session:
-            await act(session)
+        await act(sessions(engine))
     finally:
         await engine.dispose()
 

@@ -12,11 +12,13 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import assert_never
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import asyncpg
 
 from app import logs, metrics
+from app.access.sealing import Sealer
 from app.alarms import facts
 from app.alarms.calming import Calming, calm
 from app.alarms.raising import Report, raise_alarms
@@ -42,12 +44,15 @@ _RETRY_S = 0.5
 class Ingest:
     """One consumer of one broker connection. `run()` until cancelled."""
 
-    def __init__(self, mqtt: MqttClient, registry: Registry, lane: Lane, clock: Clock, tz: ZoneInfo) -> None:
+    def __init__(
+        self, mqtt: MqttClient, registry: Registry, lane: Lane, clock: Clock, tz: ZoneInfo, sealer: Sealer
+    ) -> None:
         self._mqtt = mqtt
         self._registry = registry
         self._lane = lane
         self._clock = clock
         self._tz = tz
+        self._sealer = sealer
         self.last_commit: datetime | None = None
         self.working_since: datetime | None = None
 
@@ -60,6 +65,9 @@ class Ingest:
             self._mqtt.acknowledge(received)
             self.working_since = None
             self.last_commit = self._clock()
+
+    def _seal(self, content: bytes, record: UUID) -> bytes:
+        return self._sealer.seal_bytes(content, record=record)
 
     async def _commit(self, received: Sequence[Received]) -> None:
         """Commit a batch; across restarts of the database, and without the one message it will not take."""
@@ -99,7 +107,7 @@ class Ingest:
             await journal.note_unclaimed(session, unknown)
             for one in learned:
                 await catalogue.keep_names(session, one, now=now)
-            await journal.quarantine(session, rejects)
+            await journal.quarantine(session, rejects, seal=self._seal)
             await self._decide(session, [one for one in journalled if one.fresh], now)
             crash_at("before_commit")
         _count(journalled, rejects, self._clock())
@@ -163,7 +171,7 @@ class Ingest:
         reject = Rejected(RejectReason.NOT_STORABLE, f"the message could not be stored ({why})")
         try:
             async with self._lane.transaction() as session:
-                await journal.quarantine(session, [(frame, reject)])
+                await journal.quarantine(session, [(frame, reject)], seal=self._seal)
         except Away:
             await asyncio.sleep(_RETRY_S)
             return False

@@ -33,7 +33,7 @@ from app.api.context import Parts
 from app.api.protocol import GuardedProtocol
 from app.clock import Clock, system_clock
 from app.db import connect, migrate, sessions, transaction
-from app.devices import catalogue, codecs
+from app.devices import catalogue, codecs, journal
 from app.devices.codec import Codec, Registry
 from app.devices.credentials import Lookups, trust
 from app.devices.following import Following
@@ -104,7 +104,7 @@ class Server:
         self.families = _families(self.settings)
         self.signals = Signals(self.embedded.database_url)
         self.tls = tls(self.settings)
-        self.sealer = sealer = Sealer(keys.data)
+        self.sealer = sealer = Sealer(*keys.data, reread=keys.data_file.changed if keys.data_file else None)
         shapes = Shapes(sealer, self.settings.tz)
         links = Links(keys.token, self.settings.base_url)
         self.desk = AlarmDesk(sealer, shapes, links)
@@ -188,7 +188,7 @@ class Server:
         self.mqtt.start()
         stack.push_async_callback(self.mqtt.stop)
         if taking:
-            self.ingest = Ingest(self.mqtt, registry, self._lane(stack), self.clock, self.settings.tz)
+            self.ingest = Ingest(self.mqtt, registry, self._lane(stack), self.clock, self.settings.tz, self.sealer)
             self._loop("ingest", self.ingest.run)
             following.mqtt = self.mqtt
             self._loop("catalogue", following.run)
@@ -208,8 +208,8 @@ class Server:
         self.ticks = Ticks(self.sessions, self.clock, self.settings.tz, sweeps=[self._sweep_webhooks])
         self.ticks.start()
         stack.callback(self.ticks.stop)
-        indexing = asyncio.create_task(self._index_phones(), name="index phones")
-        stack.callback(indexing.cancel)
+        catching_up = asyncio.create_task(self._catch_up(), name="catch up")
+        stack.callback(catching_up.cancel)
 
     def _lane(self, stack: AsyncExitStack) -> Lane:
         lane = Lane(self.embedded.database_url)
@@ -235,16 +235,23 @@ class Server:
         stack.callback(ownership.release)
         return f"shouwang-{own}-{kind}-{slot}"
 
-    async def _index_phones(self) -> None:
-        """What a migration or a bulk load could not do without the key: phones found by their last digits."""
+    async def _catch_up(self) -> None:
+        """What a migration or a bulk load could not do without the key: phones found by their last digits, quarantined
+        messages sealed."""
         after: UUID | None = UUID(int=0)
-        while after is not None:
-            try:
+        unsealed = 1
+        try:
+            while after is not None:
                 async with transaction(self.sessions) as session:
                     after = await register.index_phones(session, self.sealer, after=after)
-            except (SQLAlchemyError, OSError, TimeoutError) as error:
-                log.warning("phones not indexed; left for the next start", error=type(error).__name__)
-                return
+            while unsealed:
+                async with transaction(self.sessions) as session:
+                    unsealed = await journal.seal_older(session, seal=self._seal)
+        except (SQLAlchemyError, OSError, TimeoutError) as error:
+            log.warning("not caught up; left for the next start", error=type(error).__name__)
+
+    def _seal(self, content: bytes, record: UUID) -> bytes:
+        return self.sealer.seal_bytes(content, record=record)
 
     async def _forget_the_dead(self) -> None:
         """Processes of this machine that were killed left their heartbeat behind: this one stands for them."""
@@ -308,6 +315,8 @@ class Server:
     async def _beat_forever(self) -> None:
         await asyncio.sleep(_FIRST_BEAT_S)
         while True:
+            if self.sealer.refresh():
+                log.info("data keys read again", keys=self.sealer.key_ids)
             wrong = [finding for finding in self.findings() if finding.blocking]
             detail = "; ".join(finding.detail for finding in wrong)[:500]
             try:
@@ -318,6 +327,7 @@ class Server:
                         part="+".join(sorted(self.roles)),
                         ok=not wrong,
                         detail=detail,
+                        data_keys=self.sealer.key_ids,
                         now=self.clock(),
                     )
             except (SQLAlchemyError, OSError, TimeoutError) as error:

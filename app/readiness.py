@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
@@ -147,15 +147,25 @@ async def look(
     return found
 
 
-async def beat(session: AsyncSession, *, process: str, part: str, ok: bool, detail: str, now: datetime) -> None:
-    """A part of this process says how it is."""
+async def beat(
+    session: AsyncSession,
+    *,
+    process: str,
+    part: str,
+    ok: bool,
+    detail: str,
+    now: datetime,
+    data_keys: Sequence[str] = (),
+) -> None:
+    """A part of this process says how it is, and which data keys it has, the sealing one first."""
     await session.execute(
         sa.text(
-            "INSERT INTO heartbeats (process, part, seen_at, ok, detail) VALUES (:process, :part, :now, :ok, :detail) "
+            "INSERT INTO heartbeats (process, part, seen_at, ok, detail, data_keys) "
+            "VALUES (:process, :part, :now, :ok, :detail, :data_keys) "
             "ON CONFLICT (process, part) DO UPDATE SET seen_at = excluded.seen_at, ok = excluded.ok, "
-            "detail = excluded.detail"
+            "detail = excluded.detail, data_keys = excluded.data_keys"
         ),
-        {"process": process, "part": part, "now": now, "ok": ok, "detail": detail},
+        {"process": process, "part": part, "now": now, "ok": ok, "detail": detail, "data_keys": list(data_keys)},
     )
 
 

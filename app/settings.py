@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import ipaddress
 import os
 import re
-import secrets
 from pathlib import Path
 from typing import Any, Self
 from zoneinfo import ZoneInfo
@@ -16,9 +13,10 @@ from dotenv import dotenv_values
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.key_files import KeyFile, decode_all, new_key
+
 PREFIX = "SHOUWANG_"
 ROLES = ("api", "ingest", "worker")  # the parts that processes may divide among themselves
-KEY_BYTES = 32
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 # What a browser sends as Origin: scheme, host in lower case, port unless it is the usual one.
 _ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
@@ -58,6 +56,7 @@ class Settings(BaseSettings):
     language: str = Field(default="zh-CN", pattern="^(zh-CN|en)$")
     allow_private_webhooks: bool = False
     data_key: SecretStr = SecretStr("")
+    data_key_file: str = ""
     token_key: SecretStr = SecretStr("")
     access_token_seconds: int = Field(default=900, ge=5, le=86_400)
     refresh_token_days: int = Field(default=30, ge=1, le=365)
@@ -92,6 +91,10 @@ class Settings(BaseSettings):
     def words(self, name: str) -> list[str]:
         """A setting that is a list with commas."""
         return [word.strip() for word in str(getattr(self, name)).split(",") if word.strip()]
+
+    def words_of(self, secret: SecretStr) -> list[str]:
+        """A secret that is a list with commas."""
+        return [word.strip() for word in secret.get_secret_value().split(",") if word.strip()]
 
     @property
     def base_url(self) -> str:
@@ -171,6 +174,12 @@ class Settings(BaseSettings):
         return value
 
     @model_validator(mode="after")
+    def _one_source_of_data_keys(self) -> Self:
+        if self.data_key.get_secret_value() and self.data_key_file:
+            raise ValueError("SHOUWANG_DATA_KEY and SHOUWANG_DATA_KEY_FILE: set one of them")
+        return self
+
+    @model_validator(mode="after")
     def _client_certificate(self) -> Self:
         if bool(self.mqtt_cert_file) != bool(self.mqtt_key_file):
             raise ValueError("SHOUWANG_MQTT_CERT_FILE and SHOUWANG_MQTT_KEY_FILE go together")
@@ -206,11 +215,12 @@ def _in_words(error: ValueError) -> str:
 
 
 class Keys:
-    """The two secrets: one seals personal data, one signs tokens. Never printed."""
+    """The secrets: data keys seal personal data (the first of them; the others only open), one signs tokens. Never printed."""
 
-    def __init__(self, data: bytes, token: bytes) -> None:
+    def __init__(self, data: tuple[bytes, ...], token: bytes, data_file: KeyFile | None = None) -> None:
         self.data = data
         self.token = token
+        self.data_file = data_file  # where the data keys come from, when a running server may read them again
 
 
 def load_keys(settings: Settings) -> Keys:
@@ -218,30 +228,46 @@ def load_keys(settings: Settings) -> Keys:
 
     Raises `SettingsError` outside embedded mode when one is missing, and always when one is weak.
     """
-    return Keys(_key(settings, "data_key"), _key(settings, "token_key"))
-
-
-def _key(settings: Settings, name: str) -> bytes:
-    text = getattr(settings, name).get_secret_value()
+    file = _data_key_file(settings)
+    data = _data_keys(settings, file)
+    text = settings.token_key.get_secret_value()
     if not text and settings.embedded:
-        text = kept_secret(settings.data_dir / f"{name}", lambda: new_key())
+        text = kept_secret(settings.data_dir / "token_key", new_key)
+    return Keys(data, _decoded("token_key", [text] if text else [])[0], file)
+
+
+def _data_key_file(settings: Settings) -> KeyFile | None:
+    if settings.data_key.get_secret_value():
+        return None
+    if settings.data_key_file:
+        return KeyFile(Path(settings.data_key_file))
+    if settings.embedded:
+        kept_secret(settings.data_dir / "data_key", new_key)
+        return KeyFile(settings.data_dir / "data_key")
+    return None
+
+
+def _data_keys(settings: Settings, file: KeyFile | None) -> tuple[bytes, ...]:
+    if file is None:
+        return _decoded("data_key", settings.words_of(settings.data_key))
+    try:
+        return file.read()
+    except OSError as error:
+        raise SettingsError(f"{PREFIX}DATA_KEY_FILE: {file.path} cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise SettingsError(f"{PREFIX}DATA_KEY_FILE: {file.path} {error}") from None
+
+
+def _decoded(name: str, texts: list[str]) -> tuple[bytes, ...]:
     variable = PREFIX + name.upper()
-    if not text:
+    if not texts:
         raise SettingsError(
             f"{variable} is missing: set it to 32 random bytes in base64 (`shouwang new-key` prints one)"
         )
     try:
-        key = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise SettingsError(f"{variable} is not base64 (`shouwang new-key` prints a good one)") from None
-    if len(key) != KEY_BYTES or len(set(key)) < 8:
-        raise SettingsError(f"{variable} is weak: it must be 32 random bytes in base64 (`shouwang new-key` prints one)")
-    return key
-
-
-def new_key() -> str:
-    """32 random bytes in base64."""
-    return base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()
+        return decode_all(texts)
+    except ValueError as error:
+        raise SettingsError(f"{variable} {error}") from None
 
 
 def kept_secret(path: Path, make: Any) -> str:

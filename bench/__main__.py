@@ -27,7 +27,7 @@ from app.access.sealing import Sealer
 from app.db import migrate
 from app.embedded.broker import EmbeddedBroker, free_port
 from app.embedded.postgres import EmbeddedPostgres
-from app.settings import new_key
+from app.key_files import new_key
 from bench import district
 from bench.generator import Publisher
 

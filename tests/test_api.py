@@ -96,7 +96,7 @@ def test_roles_without_the_right_are_refused(live: Live, role: str) -> None:
     elder = live.elder()
     api = live.user(role, elder["region_code"], assigned=[elder])
     assert api.seen(f"/elders/{elder['id']}")["id"] == elder["id"]
-    refused(api.get(f"/elders/{elder['id']}?reveal=true"), 403)
+    refused(api.get(f"/elders/{elder['id']}?reveal=true&purpose=check"), 403)
     refused(api.patch(f"/elders/{elder['id']}", json={"dementia": True}), 403)
     refused(api.get("/users"), 403)
     refused(api.get("/rejected-messages"), 403)
@@ -173,9 +173,9 @@ def test_revealing_is_a_right_and_an_audit_row(live: Live) -> None:
     elder = live.elder(id_number=number, phone="13812345678", address="般阳路1号")
     contact = live.contact(elder, "/reveal", phone="13987654321")
     supervisor = live.user("supervisor", elder["region_code"])
-    plain = supervisor.seen(f"/elders/{elder['id']}", reveal="true")
+    plain = supervisor.seen(f"/elders/{elder['id']}", reveal="true", purpose="核对")
     assert (plain["id_number"], plain["phone"], plain["address"]) == (number, "+8613812345678", "般阳路1号")
-    shown = supervisor.seen(f"/elders/{elder['id']}/contacts/{contact['id']}", reveal="true")
+    shown = supervisor.seen(f"/elders/{elder['id']}/contacts/{contact['id']}", reveal="true", purpose="核对")
     assert shown["phone"] == "+8613987654321"
     assert shown["channels"][0]["address"] == live.receiver.url("/reveal")
     rows = live.rows(
@@ -250,7 +250,7 @@ def test_visitors_are_masked_and_paired(live: Live) -> None:
     assert made["channels"][0]["secret"].startswith("whsec_")
     shown = live.admin.seen(f"/visitors/{made['id']}")
     assert shown["channels"][0] == {**made["channels"][0], "secret": None}
-    plain = live.admin.seen(f"/visitors/{made['id']}", reveal="true")
+    plain = live.admin.seen(f"/visitors/{made['id']}", reveal="true", purpose="核对")
     assert (plain["phone"], plain["channels"][0]["address"]) == ("+8613811112222", hook)
     changed = live.admin.patch(f"/visitors/{made['id']}", json={"organisation": "志愿队", "phone": None})
     assert (changed.json()["organisation"], changed.json()["phone"], changed.json()["name"]) == (
@@ -664,7 +664,7 @@ def test_nobody_sees_beyond_their_region(live: Live) -> None:
     absent = api.get(f"/elders/{NOBODY}").json()
     assert refused(api.get(e), 404) == absent  # foreign looks like absent
     for path in (
-        f"{e}?reveal=true", f"{e}/contacts", f"{e}/contacts/{contact['id']}", f"{e}/visitors", f"{e}/timeline",
+        f"{e}?reveal=true&purpose=check", f"{e}/contacts", f"{e}/contacts/{contact['id']}", f"{e}/visitors", f"{e}/timeline",
         a, f"{a}/notifications", f"{a}/timeline", d, f"{d}/binding", f"{d}/events", f"/visitors/{visitor['id']}",
         f"/visits/{visit['id']}", f"/regions/{village}", f"/regions/{village}/duty",
         f"/escalation-policies/{policy['id']}",
@@ -1062,7 +1062,7 @@ def test_personal_data_is_in_no_log_line_no_metric_no_problem_and_not_in_the_cle
     secret = made["channels"][0]["secret"]
     live.admin.post("/visitors", headers={"Idempotency-Key": uuid4().hex},
                     json={"name": "志", "region_code": village, "phone": phone, "channels": channels})  # fmt: skip
-    live.admin.seen(f"/elders/{elder['id']}", reveal="true")
+    live.admin.seen(f"/elders/{elder['id']}", reveal="true", purpose="核对")
     alarm = live.alarm(elder)
     link = live.receiver.first(f"/{hook}")["data"]["ack_url"]
     live.anonymous.get(link)

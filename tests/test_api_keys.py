@@ -113,9 +113,11 @@ def test_a_key_sees_and_changes_only_its_region(live: Live) -> None:
 
 def test_reveal_is_a_scope_of_its_own(live: Live) -> None:
     elder = live.elder(phone="13812345678")
-    refused(caller(live, made(live, "elders:read")).get(f"/elders/{elder['id']}?reveal=true"), 403, "reveal")
+    refused(
+        caller(live, made(live, "elders:read")).get(f"/elders/{elder['id']}?reveal=true&purpose=check"), 403, "reveal"
+    )
     key = made(live, "elders:read", "reveal")
-    shown = caller(live, key).seen(f"/elders/{elder['id']}", reveal="true")
+    shown = caller(live, key).seen(f"/elders/{elder['id']}", reveal="true", purpose="核对")
     assert shown["phone"] == "+8613812345678"
     (row,) = live.rows(
         "SELECT actor::text FROM audit_log WHERE action = 'elder.revealed' AND subject_id = $1", elder["id"]

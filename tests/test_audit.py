@@ -105,7 +105,7 @@ def test_people_devices_policies_and_places_leave_their_rows(live: Live) -> None
     live.admin.made(f"{e}/visitors", visitor_id=visitor["id"])
     live.admin.delete(f"{e}/visitors/{visitor['id']}")
     live.admin.patch(f"/visitors/{visitor['id']}", json={"name": "李某", "kind": "social_worker"})
-    live.admin.seen(e, reveal="true")
+    live.admin.seen(e, reveal="true", purpose="核对")
     device, other = live.device(elder), live.elder(village)
     live.admin.put(f"/devices/{device}/binding", json={"elder_id": other["id"]})
     live.admin.delete(f"/devices/{device}/binding")
@@ -178,7 +178,7 @@ def test_what_did_not_happen_is_not_written(live: Live) -> None:
     before = len(entries(live, elder["id"]))
     refused(live.admin.patch(f"/elders/{elder['id']}", json={"status": None}), 422)
     refused(live.admin.patch(f"/elders/{elder['id']}", json={"status": "paused"}, headers={"If-Match": '"99"'}), 412)
-    refused(live.user("operator", elder["region_code"]).get(f"/elders/{elder['id']}?reveal=true"), 403)
+    refused(live.user("operator", elder["region_code"]).get(f"/elders/{elder['id']}?reveal=true&purpose=check"), 403)
     assert len(entries(live, elder["id"])) == before
 
 
@@ -188,8 +188,8 @@ def test_what_did_not_happen_is_not_written(live: Live) -> None:
 def test_an_auditor_reads_their_region_only(live: Live) -> None:
     mine, foreign = live.elder(), live.elder(live.village("370302002000"))
     auditor = live.user("auditor", mine["region_code"])
-    live.admin.seen(f"/elders/{mine['id']}", reveal="true")
-    live.admin.seen(f"/elders/{foreign['id']}", reveal="true")
+    live.admin.seen(f"/elders/{mine['id']}", reveal="true", purpose="核对")
+    live.admin.seen(f"/elders/{foreign['id']}", reveal="true", purpose="核对")
     log_in(live, f"nobody-{uuid4().hex[:8]}", WRONG, **{"X-Forwarded-For": "203.0.113.11"})
     rows = auditor.items("/audit-log", limit=200)
     assert {mine["region_code"]} == {row["region_code"] for row in rows}

@@ -38,7 +38,7 @@ class Families:
         self.registry = Registry(codecs.families())
         self.changed = asyncio.Event()
         self.following = Following(self.registry, world.sessions, self.changed, TZ)
-        self.ingest = Ingest(world.hand, self.registry, world.lane(), world.time, TZ)  # type: ignore[arg-type]
+        self.ingest = Ingest(world.hand, self.registry, world.lane(), world.time, TZ, world.sealer)  # type: ignore[arg-type]
 
     async def say(self, topic: str, body: Any, *, retained: bool = False) -> None:
         payload = body if isinstance(body, bytes) else json.dumps(body).encode()

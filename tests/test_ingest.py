@@ -278,8 +278,7 @@ async def test_an_unknown_device_is_kept_whole_and_listed_to_be_claimed(world: W
     assert await world.rejected() == ["unknown_device"] * 3
     [row] = await world.rows("SELECT * FROM unclaimed_devices")
     assert (row.device_id, row.messages, row.last_topic) == ("stranger", 3, "devices/stranger/event")
-    [*payloads] = await world.rows("SELECT payload FROM rejected_messages")
-    assert json.loads(payloads[0].payload) == {"type": "sos", "id": "x"}
+    assert json.loads(await world.quarantined("unknown_device")) == {"type": "sos", "id": "x"}
     assert not await journal(world)
     await world.device(await world.elder(), "stranger")
     assert not await world.rows("SELECT * FROM unclaimed_devices")
@@ -332,7 +331,7 @@ async def test_bad_neighbours_lose_nothing(world: World, case: str) -> None:
         ]
     )
     assert sorted(await world.rejected()) == sorted([reason, "unknown_device"])
-    assert await world.value("SELECT payload FROM rejected_messages WHERE reason = :r", r=reason) == payload
+    assert await world.quarantined(reason) == payload
     assert {row.event_id for row in await journal(world)} == {"before", "after"}
     assert (await world.alarm(elder)).kind == "sos"
 

@@ -289,8 +289,8 @@ async def test_phones_and_names_of_before_become_searchable(world: World) -> Non
         async with transaction(world.sessions) as session:
             after = await register.index_phones(session, world.sealer, after=after, batch=1)
     async with world.sessions() as session:
-        tail = register.phone_tail("0000", world.sealer)
-        by_tail = await register.list_elders(session, ADMIN, limit=9, before=None, phone_tail_index=tail)
+        tail = world.sealer.indexes(register.phone_tail("0000"))
+        by_tail = await register.list_elders(session, ADMIN, limit=9, before=None, phone_tails=tail)
         by_sound = await register.list_elders(session, ADMIN, limit=9, before=None, name="SX")
     assert [e.id for e in by_tail] == [e.id for e in by_sound] == [elder.id]
 

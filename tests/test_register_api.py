@@ -141,7 +141,7 @@ def test_family_is_not_the_emergency_contacts(live: Live) -> None:
     assert "1398765" not in json.dumps(made)
     assert live.admin.items(path) == [made]
     assert live.admin.items(f"/elders/{elder['id']}/contacts") == []
-    assert live.admin.items(path, reveal="true")[0]["phone"] == "+8613987654321"
+    assert live.admin.items(path, reveal="true", purpose="核对")[0]["phone"] == "+8613987654321"
     assert live.rows("SELECT 1 FROM audit_log WHERE subject_id = $1 AND action = 'family.revealed'", elder["id"])
     changed = live.admin.patch(
         f"{path}/{made['id']}", json={"lives_with": True, "phone": None}, headers={"If-Match": '"1"'}
@@ -167,11 +167,12 @@ def test_finding_people_by_name_sound_phone_and_id_number(live: Live) -> None:
     for text in ("sgy", "SGY", "dgy", "shanguiying", "shan gui"):
         assert found(name=text) == ["单桂英"]
     assert found(name="gy") == []  # initials from the beginning
-    assert found(phone_tail="0917") == ["单桂英"]
+    assert found(phone_tail="0917", purpose="来电核对") == ["单桂英"]
     assert found(care_level="key", status="active") == ["王桂英", "单桂英"]
-    search = live.admin.post("/elders/search", json={"id_number": number.lower()}).json()
+    search = live.admin.post("/elders/search", json={"id_number": number.lower(), "purpose": "来电核对"}).json()
     assert [e["id"] for e in search["items"]] == [elder["id"]]
-    tails = live.admin.post("/elders/search", json={"phone_tail": "0917", "region_code": village}).json()["items"]
+    by_tail = {"phone_tail": "0917", "region_code": village, "purpose": "来电核对"}
+    tails = live.admin.post("/elders/search", json=by_tail).json()["items"]
     assert [e["id"] for e in tails] == [elder["id"]]
     assert number not in json.dumps(search)
     for row in live.rows("SELECT detail::text AS detail FROM audit_log WHERE action = 'elder.searched'"):
@@ -184,10 +185,10 @@ def test_finding_people_by_name_sound_phone_and_id_number(live: Live) -> None:
         refused(api.get("/elders", params={"phone_tail": "0917"}), 403)
         assert [e["name"] for e in api.items("/elders", name="sgy")] == ["单桂英"]
     elsewhere = live.user("supervisor", live.village("370302002000"))
-    assert elsewhere.post("/elders/search", json={"id_number": number}).json()["items"] == []
-    assert elsewhere.items("/elders", phone_tail="0917") == []
-    refused(live.admin.post("/elders/search", json={}), 422, "search by")
-    refused(live.admin.post("/elders/search", json={"id_number": number[:-1] + "?"}), 422)
+    assert elsewhere.post("/elders/search", json={"id_number": number, "purpose": "来电核对"}).json()["items"] == []
+    assert elsewhere.items("/elders", phone_tail="0917", purpose="来电核对") == []
+    refused(live.admin.post("/elders/search", json={"purpose": "来电核对"}), 422, "search by")
+    refused(live.admin.post("/elders/search", json={"id_number": number[:-1] + "?", "purpose": "来电核对"}), 422)
     refused(live.admin.get("/elders", params={"phone_tail": "12"}), 422)
 
 

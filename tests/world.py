@@ -179,7 +179,7 @@ class World:
         return self.lanes[-1]
 
     def another_ingest(self) -> Ingest:
-        return Ingest(self.hand, Registry([NativeCodec()]), self.lane(), self.time, TZ)  # type: ignore[arg-type]
+        return Ingest(self.hand, Registry([NativeCodec()]), self.lane(), self.time, TZ, self.sealer)  # type: ignore[arg-type]
 
     def another_dispatcher(self) -> Dispatcher:
         return Dispatcher((self.lane(), self.lane()), self.channels, self.desk, self.time, asyncio.Event())
@@ -518,6 +518,11 @@ class World:
             today = now.astimezone(TZ).date()
             found = await readiness(session, now=now, today=today, embedded_broker=embedded_broker)
             return {f.name: f for f in found}
+
+    async def quarantined(self, reason: str) -> bytes:
+        """What the one message of this reason said."""
+        row = (await self.rows("SELECT id, payload_sealed FROM rejected_messages WHERE reason = :r", r=reason))[0]
+        return self.sealer.open_bytes(row.payload_sealed, record=row.id)
 
     async def rejected(self) -> list[str]:
         return [row.reason for row in await self.rows("SELECT reason FROM rejected_messages ORDER BY received_at, id")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -146,6 +147,11 @@ class AuditHead(SQLModel, table=True):
     hash: bytes = Field(sa_column=sa.Column(BYTEA, nullable=False))
 
 
+def idempotency_record(principal: str, key: str) -> UUID:
+    """What the sealed columns of an answer are bound to."""
+    return UUID(bytes=hashlib.sha256(f"{principal}\n{key}".encode()).digest()[:16])
+
+
 class IdempotentAnswer(SQLModel, table=True):
     """The answer given under an Idempotency-Key: asked again, said again."""
 
@@ -153,8 +159,9 @@ class IdempotentAnswer(SQLModel, table=True):
 
     principal: str = Field(primary_key=True, max_length=64)
     key: str = Field(primary_key=True, max_length=200)
-    request_hash: bytes = Field(sa_column=sa.Column(BYTEA, nullable=False))
+    # Sealed, the request's hash too: from a plain hash of a short body the body can be guessed.
+    request_sealed: bytes = Field(sa_column=sa.Column(BYTEA, nullable=False), repr=False)
     status: int | None = None
-    body: bytes | None = Field(default=None, sa_column=sa.Column(BYTEA))
+    body_sealed: bytes | None = Field(default=None, sa_column=sa.Column(BYTEA), repr=False)
     headers: dict[str, str] = Field(default_factory=dict, sa_column=sa.Column(JSONB, nullable=False))
     created_at: datetime = Field(sa_column=moment(index=True))

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, SQLModel
 
 from app.alarms.vocabulary import AlarmState, Outcome
@@ -127,3 +127,7 @@ class Heartbeat(SQLModel, table=True):
     seen_at: datetime = Field(sa_column=moment())
     ok: bool
     detail: str
+    # Ids of its data keys, the sealing one first: a rotation waits for processes that do not know a key yet.
+    data_keys: list[str] = Field(
+        default_factory=list, sa_column=sa.Column(ARRAY(sa.Text), nullable=False, server_default="{}")
+    )

@@ -17,10 +17,11 @@ from app.api import pages
 from app.api.bodies import AN_ID, Body, Name, Phone, Region12, Short, etag, example, explicit, if_match
 from app.api.context import NowDep, PartsDep, PrincipalDep, SessionDep, needs
 from app.api.problems import responses
+from app.api.reveals import Reveal, RevealDep
 from app.api.transactional import Transactional, idempotent
 from app.elders import register
 from app.elders.phones import normal_phone
-from app.elders.tables import Assignment, Contact, Visitor
+from app.elders.tables import Assignment, Contact, Elder, Visitor
 from app.elders.vocabulary import AssignmentRole, VisitorKind
 from app.errors import InvalidInput, NotFound, VersionMismatch
 from app.ids import new_uuid
@@ -29,7 +30,6 @@ from app.notify.vocabulary import ChannelKind
 from app.notify.ways import Way
 
 router = APIRouter(route_class=Transactional, tags=["people"], dependencies=[Depends(idempotent)])
-Reveal = Annotated[bool, Query(description="Show phone and channel addresses: a right, and an audit row.")]
 Relation = Annotated[Name, StringConstraints(max_length=50)]
 PersonChannel = Annotated[ChannelKind, Field(examples=["webhook"])]
 
@@ -148,18 +148,19 @@ async def contacts(
     now: NowDep,
     limit: pages.Limit = 50,
     cursor: pages.Cursor = None,
-    reveal: Reveal = False,
+    reveal: RevealDep = None,
 ) -> pages.Page[ContactOut]:
     elder = await register.elder_within(session, who, elder_id)
-    _may_reveal(who, reveal, session, "contacts.revealed", elder_id, elder.region_code, now)
     before = pages.decode(cursor, UUID)
     query = select(Contact).where(col(Contact.elder_id) == elder_id)
     if before:
         query = query.where(col(Contact.id) < before[0])
     rows = (await session.execute(query.order_by(col(Contact.id).desc()).limit(limit + 1))).scalars().all()
-    known = await ways.of(session, "contact_id", [r.id for r in rows], sealer=parts.sealer, plainly=reveal)
+    _note_reveal(reveal, session, who, "contacts.revealed", elder, (elder.name, *(row.name for row in rows)), now)
+    plainly = reveal is not None
+    known = await ways.of(session, "contact_id", [r.id for r in rows], sealer=parts.sealer, plainly=plainly)
     return pages.Page[ContactOut].model_validate(
-        pages.page(rows, limit, lambda c: _contact_shape(c, known.get(c.id, []), parts, reveal), "id")
+        pages.page(rows, limit, lambda c: _contact_shape(c, known.get(c.id, []), parts, plainly), "id")
     )
 
 
@@ -222,13 +223,13 @@ async def contact(
     session: SessionDep,
     parts: PartsDep,
     now: NowDep,
-    reveal: Reveal = False,
+    reveal: RevealDep = None,
 ) -> ContactOut:
     elder = await register.elder_within(session, who, elder_id)
     found = await register.contact_within(session, who, elder_id, contact_id)
-    _may_reveal(who, reveal, session, "contacts.revealed", elder_id, elder.region_code, now)
+    _note_reveal(reveal, session, who, "contacts.revealed", elder, (elder.name, found.name), now)
     response.headers.update(etag(found.version))
-    return await _contact_out(session, found, parts, plainly=reveal)
+    return await _contact_out(session, found, parts, plainly=reveal is not None)
 
 
 @router.patch(
@@ -382,13 +383,14 @@ async def visitor(
     session: SessionDep,
     parts: PartsDep,
     now: NowDep,
-    reveal: Reveal = False,
+    reveal: RevealDep = None,
 ) -> VisitorOut:
     found = await register.visitor_within(session, who, visitor_id)
-    _may_reveal(who, reveal, session, "visitor.revealed", visitor_id, found.region_code, now)
-    known = await ways.of(session, "visitor_id", [visitor_id], sealer=parts.sealer, plainly=reveal)
+    _note_reveal(reveal, session, who, "visitor.revealed", found, (found.name,), now)
+    plainly = reveal is not None
+    known = await ways.of(session, "visitor_id", [visitor_id], sealer=parts.sealer, plainly=plainly)
     response.headers.update(etag(found.version))
-    return VisitorOut.model_validate(_visitor_shape(found, known.get(visitor_id, []), parts, plainly=reveal))
+    return VisitorOut.model_validate(_visitor_shape(found, known.get(visitor_id, []), parts, plainly=plainly))
 
 
 @router.patch(
@@ -529,20 +531,20 @@ async def unassign(elder_id: UUID, visitor_id: UUID, who: PrincipalDep, session:
 # --- shapes ----------------------------------------------------------------------------------------------------------
 
 
-def _may_reveal(
-    who: Any, reveal: bool, session: Any, action: str, subject_id: UUID, region_code: str, now: datetime
+def _note_reveal(
+    reveal: Reveal | None,
+    session: Any,
+    who: Any,
+    action: str,
+    of: Elder | Visitor,
+    names: tuple[str, ...],
+    now: datetime,
 ) -> None:
     if reveal:
-        who.must(Right.REVEAL)
-        audit.note(
-            session,
-            who,
-            action=action,
-            subject_type=action.split(".")[0],
-            subject_id=subject_id,
-            now=now,
-            region_code=region_code,
-        )
+        reveal.note(
+            session, who, action=action, subject_type=action.split(".")[0], subject_id=of.id,
+            region_code=of.region_code, names=names, now=now,
+        )  # fmt: skip
 
 
 async def _contact_out(

@@ -8,12 +8,14 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import sqlalchemy as sa
+from cryptography.exceptions import InvalidTag
 from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import BaseModel, Field, StringConstraints
 from sqlmodel import col, select
 
 from app.access import audit
 from app.access.principal import Right, within
+from app.access.sealing import Sealer
 from app.access.wall import beyond
 from app.api import pages
 from app.api.bodies import AN_ID, Body, DeviceIdText, Region12, Short, etag, example
@@ -97,8 +99,8 @@ class RejectedOut(BaseModel):
     device_id: str | None
     reason: RejectReason
     detail: str
-    payload: str
-    encoding: Literal["utf-8", "base64"]
+    payload: str | None = Field(description="Only for those who may reveal: a message may hold anything.")
+    encoding: Literal["utf-8", "base64"] | None
 
 
 @router.get("/devices", dependencies=[needs(Right.DEVICES_READ)], summary="Devices within your scope, newest first")
@@ -304,13 +306,15 @@ async def events(
 async def rejected(
     who: PrincipalDep,
     session: SessionDep,
+    parts: PartsDep,
+    now: NowDep,
     limit: pages.Limit = 50,
     cursor: pages.Cursor = None,
     device_id: Annotated[str | None, Query(max_length=128, pattern=r"^[^\x00]*$")] = None,
     reason: RejectReason | None = None,
 ) -> pages.Page[RejectedOut]:
-    """Whole messages, which may hold anything: for those who may register devices. One of a registered device is its
-    region's; one of an unknown device is anybody's to claim."""
+    """For those who may register devices; what the messages say only for those who may also reveal, as an audit row. One
+    of a registered device is its region's; one of an unknown device is anybody's to claim."""
     before = pages.decode(cursor, UUID)
     query = select(RejectedMessage)
     if device_id:
@@ -320,16 +324,39 @@ async def rejected(
     if before:
         query = query.where(col(RejectedMessage.id) < before[0])
     rows = (await session.execute(query.order_by(col(RejectedMessage.id).desc()).limit(limit + 1))).scalars().all()
-    return pages.Page[RejectedOut].model_validate(pages.page(rows, limit, _rejected_shape, "id"))
+    plainly = who.may(Right.REVEAL)
+    if rows and plainly:
+        audit.note(
+            session, who, action="quarantine.revealed", subject_type="quarantine", subject_id="", now=now,
+            region_code=who.region_code or None, messages=len(rows[:limit]), newest=rows[0].id,
+        )  # fmt: skip
+    return pages.Page[RejectedOut].model_validate(
+        pages.page(rows, limit, lambda row: _rejected_shape(row, parts.sealer if plainly else None), "id")
+    )
 
 
-def _rejected_shape(row: RejectedMessage) -> dict[str, Any]:
-    try:
-        payload, encoding = row.payload.decode(), "utf-8"
-    except UnicodeDecodeError:
-        payload, encoding = base64.b64encode(row.payload).decode(), "base64"
+def _rejected_shape(row: RejectedMessage, sealer: Sealer | None) -> dict[str, Any]:
+    payload, encoding = (None, None) if sealer is None else _as_text(_content(row, sealer))
     shown = {name: getattr(row, name) for name in ("id", "received_at", "topic", "device_id", "reason", "detail")}
     return {**shown, "payload": payload, "encoding": encoding}
+
+
+def _content(row: RejectedMessage, sealer: Sealer) -> bytes | None:
+    if row.payload_sealed is None:
+        return row.payload
+    try:
+        return sealer.open_bytes(row.payload_sealed, record=row.id)
+    except InvalidTag:  # sealed with a lost key: the others are still shown
+        return None
+
+
+def _as_text(content: bytes | None) -> tuple[str | None, str | None]:
+    if content is None:
+        return None, None
+    try:
+        return content.decode(), "utf-8"
+    except UnicodeDecodeError:
+        return base64.b64encode(content).decode(), "base64"
 
 
 async def device_within(session: Any, who: Any, device_id: str, *, lock: bool = False) -> Device:

@@ -32,7 +32,9 @@ from app.api.bodies import (
 )
 from app.api.context import NowDep, Parts, PartsDep, PrincipalDep, SessionDep, needs
 from app.api.problems import responses
+from app.api.reveals import Purpose, RevealDep, must_say_why
 from app.api.transactional import Transactional, idempotent
+from app.discretion import without_identity
 from app.elders import policies, register
 from app.elders.identity import read_id_number
 from app.elders.tables import Elder
@@ -50,7 +52,6 @@ from app.elders.vocabulary import (
 from app.errors import InvalidInput
 
 router = APIRouter(route_class=Transactional, tags=["people"], dependencies=[Depends(idempotent)])
-Reveal = Annotated[bool, Query(description="Show sealed fields: a right, and an audit row.")]
 OtherTag = Annotated[str, StringConstraints(min_length=1, max_length=20), AfterValidator(one_line)]
 Remark = Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(printable)]
 Tail = Annotated[str, StringConstraints(pattern=r"^[0-9]{4}$"), Field(description="The last four digits of the phone.")]
@@ -188,7 +189,8 @@ _NEVER_NULL = ("name", "region_code", "tags", "other_tags", "dementia", "circums
 class ElderSearch(Body):
     """Any of these; all that are given must fit."""
 
-    model_config = example(id_number="370302194001011221")
+    model_config = example(id_number="370302194001011221", purpose="来电核对身份")
+    purpose: Purpose
     id_number: Annotated[str, StringConstraints(min_length=15, max_length=20)] | None = None
     phone_tail: Tail | None = None
     name: Name | None = Field(default=None, description="A part of the name, or its pinyin: `wgy`, `wangguiying`.")
@@ -215,6 +217,7 @@ async def elders(
     phone_tail: Annotated[
         str | None, Query(pattern=r"^[0-9]{4}$", description="The phone's last four digits: a right, and an audit row.")
     ] = None,
+    purpose: Annotated[Purpose | None, Query()] = None,
     tag: Tag | None = None,
     status: ElderStatus | None = None,
     care_level: CareLevel | None = None,
@@ -222,7 +225,7 @@ async def elders(
     before = pages.decode(cursor, UUID)
     if phone_tail:
         who.must(Right.REVEAL)
-        _note_search(session, who, ["phone_tail"], now)
+        _note_search(session, who, ["phone_tail"], must_say_why(purpose), now)
     rows = await register.list_elders(
         session,
         who,
@@ -233,7 +236,7 @@ async def elders(
         tag=tag.value if tag else None,
         status=status.value if status else None,
         care_level=care_level.value if care_level else None,
-        phone_tail_index=register.phone_tail(phone_tail, parts.sealer) if phone_tail else None,
+        phone_tails=parts.sealer.indexes(register.phone_tail(phone_tail)) if phone_tail else None,
     )
     return await _page(session, rows, limit, parts, now)
 
@@ -249,10 +252,10 @@ async def search(
     cursor: pages.Cursor = None,
 ) -> pages.Page[ElderOut]:
     """ID numbers stay out of addresses and logs. It is a right, and an audit row; by name alone `GET /elders` will do."""
-    given = sorted(body.model_dump(exclude_none=True))
+    given = sorted(body.model_dump(exclude_none=True, exclude={"purpose"}))
     if not given:
         raise InvalidInput("say what to search by: id_number, phone_tail, name or region_code")
-    _note_search(session, who, given, now)
+    _note_search(session, who, given, body.purpose, now)
     before = pages.decode(cursor, UUID)
     number = read_id_number(body.id_number, today=now.astimezone(parts.tz).date()).number if body.id_number else None
     rows = await register.list_elders(
@@ -262,16 +265,17 @@ async def search(
         before=before[0] if before else None,
         region_code=body.region_code,
         name=body.name,
-        phone_tail_index=register.phone_tail(body.phone_tail, parts.sealer) if body.phone_tail else None,
-        id_number_index=parts.sealer.index(number) if number else None,
+        phone_tails=parts.sealer.indexes(register.phone_tail(body.phone_tail)) if body.phone_tail else None,
+        id_numbers=parts.sealer.indexes(number) if number else None,
     )
     return await _page(session, rows, limit, parts, now)
 
 
-def _note_search(session: AsyncSession, who: Principal, by: list[str], now: datetime) -> None:
+def _note_search(session: AsyncSession, who: Principal, by: list[str], purpose: str, now: datetime) -> None:
     audit.note(
         session, who, action="elder.searched", subject_type="elder", subject_id="", now=now,
         region_code=who.region_code or None, by=by,
+        purpose=without_identity(purpose),
     )  # fmt: skip
 
 
@@ -323,22 +327,16 @@ async def elder(
     session: SessionDep,
     parts: PartsDep,
     now: NowDep,
-    reveal: Reveal = False,
+    reveal: RevealDep = None,
 ) -> ElderOut:
     found = await register.elder_within(session, who, elder_id)
     if reveal:
-        who.must(Right.REVEAL)
-        audit.note(
-            session,
-            who,
-            action="elder.revealed",
-            subject_type="elder",
-            subject_id=elder_id,
-            now=now,
-            region_code=found.region_code,
-        )
+        reveal.note(
+            session, who, action="elder.revealed", subject_type="elder", subject_id=elder_id, now=now,
+            region_code=found.region_code, names=(found.name,),
+        )  # fmt: skip
     response.headers.update(etag(found.version))
-    return await out(session, found, parts, now.astimezone(parts.tz).date(), plainly=reveal)
+    return await out(session, found, parts, now.astimezone(parts.tz).date(), plainly=reveal is not None)
 
 
 @router.patch(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, Field, StringConstraints
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
@@ -20,6 +20,7 @@ from app.api.bodies import Body, Day, Name, Phone, Short, etag, example, explici
 from app.api.context import NowDep, Parts, PartsDep, PrincipalDep, SessionDep, needs
 from app.api.elders import Remark
 from app.api.problems import responses
+from app.api.reveals import RevealDep
 from app.api.transactional import Transactional, idempotent
 from app.elders import classifying, history, register
 from app.elders.phones import normal_phone
@@ -357,7 +358,7 @@ class FamilyOut(BaseModel):
     lives_away: bool
 
 
-Reveal = Annotated[bool, Query(description="Show phones: a right, and an audit row.")]
+_HARMLESS_OF_FAMILY = ("relation", "lives_with", "supporter", "lives_away")
 
 
 def _relative(row: FamilyMember, parts: Parts, *, plainly: bool = False) -> dict[str, object]:
@@ -390,20 +391,22 @@ async def family(
     now: NowDep,
     limit: pages.Limit = 50,
     cursor: pages.Cursor = None,
-    reveal: Reveal = False,
+    reveal: RevealDep = None,
 ) -> pages.Page[FamilyOut]:
     """Not the emergency contacts: those have channels, and are told of alarms."""
     elder = await register.elder_within(session, who, elder_id)
-    if reveal:
-        who.must(Right.REVEAL)
-        _note(session, who, "family.revealed", elder, now)
     before = pages.decode(cursor, UUID)
     query = select(FamilyMember).where(col(FamilyMember.elder_id) == elder_id)
     if before:
         query = query.where(col(FamilyMember.id) < before[0])
     rows = (await session.execute(query.order_by(col(FamilyMember.id).desc()).limit(limit + 1))).scalars().all()
+    if reveal:
+        reveal.note(
+            session, who, action="family.revealed", subject_type="elder", subject_id=elder_id, now=now,
+            region_code=elder.region_code, names=(elder.name, *(row.name for row in rows)),
+        )  # fmt: skip
     return pages.Page[FamilyOut].model_validate(
-        pages.page(rows, limit, lambda row: _relative(row, parts, plainly=reveal), "id")
+        pages.page(rows, limit, lambda row: _relative(row, parts, plainly=reveal is not None), "id")
     )
 
 
@@ -459,6 +462,7 @@ async def change_relative(
     if version is not None and version != found.version:
         raise VersionMismatch("the family member changed since you read it; read it again")
     fields = explicit(body)
+    before = {name: getattr(found, name) for name in _HARMLESS_OF_FAMILY}
     for name, value in fields.items():
         if name == "phone":
             phone = normal_phone(value) if value else None
@@ -469,7 +473,8 @@ async def change_relative(
             setattr(found, name, value)
     found.version += 1
     await session.flush()
-    _note(session, who, "family.changed", elder, now, member_id=str(member_id), fields=sorted(fields))
+    changed = audit.changes(before, fields, plain=_HARMLESS_OF_FAMILY)
+    _note(session, who, "family.changed", elder, now, member_id=str(member_id), changes=changed)
     response.headers.update(etag(found.version))
     return FamilyOut.model_validate(_relative(found, parts))
 

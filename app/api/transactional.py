@@ -8,7 +8,6 @@ import hashlib
 import json
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
-from uuid import UUID
 
 import sqlalchemy as sa
 from fastapi import Header, Request, Response
@@ -17,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app import logs
 from app.access import keys
+from app.access.tables import idempotency_record
 from app.api import pages
 from app.api.context import PrincipalDep, parts_of, right_of, session_of
 from app.db import transaction
@@ -90,42 +90,42 @@ async def idempotent(
     if right is not None:
         who.must(right)
     session = session_of(request)
-    hashed = await _fingerprint(request)
+    hashed, sealer, record = await _fingerprint(request), parts_of(request).sealer, idempotency_record(str(who.id), key)
     taken = await session.execute(
         sa.text(
-            "INSERT INTO idempotent_answers (principal, key, request_hash, headers, created_at) "
-            "VALUES (:principal, :key, :hash, '{}', :now) ON CONFLICT DO NOTHING RETURNING key"
+            "INSERT INTO idempotent_answers (principal, key, request_sealed, headers, created_at) "
+            "VALUES (:principal, :key, :request, '{}', :now) ON CONFLICT DO NOTHING RETURNING key"
         ),
-        {"principal": str(who.id), "key": key, "hash": hashed, "now": parts_of(request).clock()},
+        {
+            "principal": str(who.id),
+            "key": key,
+            "request": sealer.seal(hashed, record=record),
+            "now": parts_of(request).clock(),
+        },
     )
     if taken.first() is not None:
-        request.state.idempotency = (str(who.id), key, hashed)
+        request.state.idempotency = (str(who.id), key)
         return
     row = (
         await session.execute(
             sa.text(
-                "SELECT request_hash, status, body, headers FROM idempotent_answers "
+                "SELECT request_sealed, status, body_sealed, headers FROM idempotent_answers "
                 "WHERE principal = :principal AND key = :key"
             ),
             {"principal": str(who.id), "key": key},
         )
     ).one()
-    if row.request_hash != hashed:
+    if sealer.open(row.request_sealed, record=record) != hashed:
         raise IdempotencyMismatch("this Idempotency-Key was used for another request; use a new key for a new request")
     headers = {**row.headers, "Idempotent-Replay": "true", "content-type": "application/json"}
-    answer = parts_of(request).sealer.open(row.body, record=_record(hashed))
+    answer = sealer.open(row.body_sealed, record=record)
     raise Replay(Response(answer, row.status, headers=headers))
 
 
-async def _fingerprint(request: Request) -> bytes:
-    """Equal requests have equal ones. Keyed: from a plain hash of a short body the body can be guessed."""
+async def _fingerprint(request: Request) -> str:
+    """Equal requests have equal ones."""
     text = f"{request.method} {request.url.path}?{request.url.query}\n".encode() + await request.body()
-    return parts_of(request).sealer.index(hashlib.sha256(text).hexdigest())
-
-
-def _record(fingerprint: bytes) -> UUID:
-    """What the sealed answer is bound to."""
-    return UUID(bytes=fingerprint[:16])
+    return hashlib.sha256(text).hexdigest()
 
 
 async def _keep_answer(request: Request, response: Response) -> None:
@@ -134,14 +134,14 @@ async def _keep_answer(request: Request, response: Response) -> None:
         return
     await session_of(request).execute(
         sa.text(
-            "UPDATE idempotent_answers SET status = :status, body = :body, headers = CAST(:headers AS jsonb) "
+            "UPDATE idempotent_answers SET status = :status, body_sealed = :body, headers = CAST(:headers AS jsonb) "
             "WHERE principal = :principal AND key = :key"
         ),
         {
             "principal": taken[0],
             "key": taken[1],
             "status": response.status_code,
-            "body": parts_of(request).sealer.seal(bytes(response.body).decode(), record=_record(taken[2])),
+            "body": parts_of(request).sealer.seal(bytes(response.body).decode(), record=idempotency_record(*taken)),
             "headers": json.dumps({name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}),
         },
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from app.db import Hands
 from app.devices.codec import Rejected
 from app.devices.events import Frame, Observation, Status
+from app.discretion import without_numbers_of_people
 from app.ids import new_uuid
 
 _TOPIC_LIMIT = 512
@@ -239,7 +240,7 @@ async def note_unclaimed(session: Hands, frames: Sequence[tuple[Observation, Fra
 
 _QUARANTINE = sa.text(
     """
-    INSERT INTO rejected_messages (id, received_at, topic, device_id, reason, detail, payload)
+    INSERT INTO rejected_messages (id, received_at, topic, device_id, reason, detail, payload_sealed)
     SELECT * FROM unnest(CAST(:id AS uuid[]), CAST(:received_at AS timestamptz[]), CAST(:topic AS text[]),
                          CAST(:device_id AS text[]), CAST(:reason AS text[]), CAST(:detail AS text[]),
                          CAST(:payload AS bytea[]))
@@ -247,18 +248,43 @@ _QUARANTINE = sa.text(
 )
 
 
-async def quarantine(session: Hands, rejects: Sequence[tuple[Frame, Rejected]]) -> None:
-    """Keep messages that could not be used, whole, with the reason."""
+Seal = Callable[[bytes, UUID], bytes]  # a content, and the row it belongs to
+
+
+async def quarantine(session: Hands, rejects: Sequence[tuple[Frame, Rejected]], *, seal: Seal) -> None:
+    """Keep messages that could not be used, whole, with the reason. They may hold anything: they are sealed."""
     if rejects:
+        ids = [new_uuid(frame.received_at) for frame, _ in rejects]
         await session.execute(_QUARANTINE, {
-            "id": [new_uuid(frame.received_at) for frame, _ in rejects],
+            "id": ids,
             "received_at": [frame.received_at for frame, _ in rejects],
             "topic": [_storable(frame.topic)[:_TOPIC_LIMIT] for frame, _ in rejects],
             "device_id": [_storable(r.device_id)[:128] if r.device_id else None for _, r in rejects],
             "reason": [r.reason.value for _, r in rejects],
-            "detail": [_storable(r.detail) for _, r in rejects],
-            "payload": [frame.payload[:_ROOM] for frame, _ in rejects],
+            "detail": [without_numbers_of_people(_storable(r.detail)) for _, r in rejects],
+            "payload": [seal(frame.payload[:_ROOM], id_) for id_, (frame, _) in zip(ids, rejects, strict=True)],
         })  # fmt: skip
+
+
+async def seal_older(session: Hands, *, seal: Seal, batch: int = 200) -> int:
+    """Seal messages from before they were sealed: what the migration could not do without the key. How many."""
+    rows = await session.execute(
+        sa.text(
+            "SELECT id, payload FROM rejected_messages WHERE payload IS NOT NULL ORDER BY id LIMIT :batch "
+            "FOR UPDATE SKIP LOCKED"
+        ),
+        {"batch": batch},
+    )
+    found = {row.id: seal(row.payload, row.id) for row in rows}
+    if found:
+        await session.execute(
+            sa.text(
+                "UPDATE rejected_messages r SET payload = NULL, payload_sealed = s.sealed "
+                "FROM unnest(CAST(:id AS uuid[]), CAST(:sealed AS bytea[])) AS s(id, sealed) WHERE r.id = s.id"
+            ),
+            {"id": list(found), "sealed": list(found.values())},
+        )
+    return len(found)
 
 
 def _storable(text: str) -> str:

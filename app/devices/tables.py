@@ -108,6 +108,10 @@ class RejectedMessage(SQLModel, table=True):
     """Quarantine: the whole message, why it could not be used, and what would mend it."""
 
     __tablename__ = "rejected_messages"
+    __table_args__ = (
+        sa.CheckConstraint("num_nonnulls(payload, payload_sealed) = 1", name="sealed_or_older"),
+        sa.Index("ix_rejected_messages_unsealed", "id", postgresql_where=sa.text("payload IS NOT NULL")),
+    )
 
     id: UUID = Field(primary_key=True)
     received_at: datetime = Field(sa_column=moment())
@@ -115,7 +119,9 @@ class RejectedMessage(SQLModel, table=True):
     device_id: str | None = None
     reason: RejectReason = Field(sa_column=text_enum(RejectReason, name="reason"))
     detail: str
-    payload: bytes = Field(sa_column=sa.Column(BYTEA, nullable=False))
+    # It may hold anything, so it is sealed. `payload` only in rows older than that, until a worker has sealed them.
+    payload_sealed: bytes | None = Field(default=None, sa_column=sa.Column(BYTEA), repr=False)
+    payload: bytes | None = Field(default=None, sa_column=sa.Column(BYTEA), repr=False)
 
 
 class DeviceCredential(SQLModel, table=True):

@@ -124,18 +124,14 @@ async def enrol(
             raise InvalidInput(f"`{name}` does not fit the ID number", field=name)
     await must_be_region(session, who, fields["region_code"])
     _check_days(fields, today)
-    index = sealer.index(identity.number)
-    async with beyond(session, "one person is enrolled once, wherever that is"):
-        there = await session.scalar(select(col(Elder.id)).where(col(Elder.id_number_index) == index))
-    if there is not None:
-        raise Conflict("an elder with this ID number is enrolled already", field="id_number")
+    await must_be_nobody_yet(session, identity.number, sealer=sealer)
     elder_id = new_uuid(now)
     elder = Elder(
         id=elder_id,
         sex=identity.sex,
         birth_date=identity.birth_date,
         id_number_sealed=sealer.seal(identity.number, record=elder_id),
-        id_number_index=index,
+        id_number_index=sealer.index(identity.number),
         region_code=fields["region_code"],
         status=ElderStatus.ACTIVE,
         name_keys=search_keys(fields["name"]),
@@ -247,16 +243,30 @@ async def _pass_to(
 _TAIL = 4
 
 
-def phone_tail(phone: str, sealer: Sealer) -> bytes:
-    """A keyed hash of the last four digits: found without opening a seal, and by the key's holder only."""
-    return sealer.index("phone-tail:" + phone[-_TAIL:])
+def phone_tail(phone: str) -> str:
+    """What is hashed of a phone: its last four digits are found without opening a seal, and by the key's holder only."""
+    return "phone-tail:" + phone[-_TAIL:]
+
+
+async def must_be_nobody_yet(session: AsyncSession, number: str, *, sealer: Sealer) -> None:
+    """One person is enrolled once. Locked until the commit, because while keys are exchanged two processes may write
+    different hashes of one number, which no unique index would notice. Raises `Conflict`."""
+    await session.execute(
+        sa.text("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS given(key)"),
+        {"keys": sealer.locks(number)},
+    )
+    known = select(col(Elder.id)).where(col(Elder.id_number_index).in_(sealer.indexes(number)))
+    async with beyond(session, "one person is enrolled once, wherever that is"):
+        there = await session.scalar(known)
+    if there is not None:
+        raise Conflict("an elder with this ID number is enrolled already", field="id_number")
 
 
 def _seal_reach(elder: Elder, fields: Mapping[str, Any], sealer: Sealer) -> None:
     if "phone" in fields:
         phone = normal_phone(fields["phone"]) if fields["phone"] else None
         elder.phone_sealed = sealer.seal_optional(phone, record=elder.id)
-        elder.phone_tail_index = phone_tail(phone, sealer) if phone else None
+        elder.phone_tail_index = sealer.index(phone_tail(phone)) if phone else None
     if "address" in fields:
         elder.address_sealed = sealer.seal_optional(fields["address"], record=elder.id)
 
@@ -279,7 +289,7 @@ async def index_phones(session: AsyncSession, sealer: Sealer, *, after: UUID, ba
             phone = sealer.open_optional(elder.phone_sealed, record=elder.id)
         except (InvalidTag, ValueError):
             continue
-        elder.phone_tail_index = phone_tail(phone, sealer) if phone else None
+        elder.phone_tail_index = sealer.index(phone_tail(phone)) if phone else None
         elder.name_keys = elder.name_keys or search_keys(elder.name)
     return found[-1].id if found else None
 
@@ -308,10 +318,11 @@ async def list_elders(
     tag: str | None = None,
     status: str | None = None,
     care_level: str | None = None,
-    phone_tail_index: bytes | None = None,
-    id_number_index: bytes | None = None,
+    phone_tails: Sequence[bytes] | None = None,
+    id_numbers: Sequence[bytes] | None = None,
 ) -> Sequence[Elder]:
-    """Elders within the scope. `name`: a part of the name, or its pinyin: initials (wgy) or whole (wangguiying)."""
+    """Elders within the scope. `name`: a part of the name, or its pinyin: initials (wgy) or whole (wangguiying).
+    `phone_tails`, `id_numbers`: every form in which the hash may be stored (`Sealer.indexes`)."""
     query = select(Elder).where(within(who, col(Elder.region_code)))
     if region_code:
         query = query.where(begins(col(Elder.region_code), region_code))
@@ -325,10 +336,10 @@ async def list_elders(
         query = query.where(col(Elder.status) == status)
     if care_level:
         query = query.where(col(Elder.care_level) == care_level)
-    if phone_tail_index:
-        query = query.where(col(Elder.phone_tail_index) == phone_tail_index)
-    if id_number_index:
-        query = query.where(col(Elder.id_number_index) == id_number_index)
+    if phone_tails is not None:
+        query = query.where(col(Elder.phone_tail_index).in_(phone_tails))
+    if id_numbers is not None:
+        query = query.where(col(Elder.id_number_index).in_(id_numbers))
     if before:
         query = query.where(col(Elder.id) < before)
     return (await session.execute(query.order_by(col(Elder.id).desc()).limit(limit + 1))).scalars().all()
