@@ -21,7 +21,7 @@ from app.clock import Clock
 from app.db import Sessions, transaction
 from app.elders import classifying
 from app.reports import calendar
-from app.visits import reminders
+from app.visits import reminders, specials
 
 log = logs.get("ticks")
 _EVERY_S = 0.5
@@ -80,8 +80,8 @@ class Ticks:
 
     async def keep_register(self) -> int:
         """One batch of people whose class is due to be looked at (birthdays, ends of pauses, new policies), and one of
-        findings nothing was done about, told to those who watch; the next month's rows of statistics are opened. Returns how
-        many there were."""
+        findings nothing was done about, told to those who watch; the next month's rows of statistics and the festivals to
+        come are opened. Returns how many there were."""
         now = self._clock()
         today = now.astimezone(self._tz).date()
         async with transaction(self._sessions) as session:
@@ -95,6 +95,8 @@ class Ticks:
                 )  # fmt: skip
         async with transaction(self._sessions) as session:
             opened = await calendar.keep(session, today=today, tz=self._tz)
+        async with transaction(self._sessions) as session:
+            opened += await specials.plan_festivals(session, now=now, today=today)
         return looked_at + len(due) + opened
 
     async def _sweep(self) -> None:

@@ -135,6 +135,8 @@ def test_an_attended_alarm_is_one_visit_and_asks_for_another(live: Live) -> None
     path = f"/alarms/{alarm['id']}"
     refused(live.admin.post(f"{path}/visit"), 409, "nobody attended")
     account = live.user("visitor", elder["region_code"])
+    refused(account.post(f"{path}/attend"), 404)  # not theirs today
+    live.admin.made(f"/elders/{elder['id']}/visitors", visitor_id=account.seen("/me")["visitor_id"], role="primary")
     attended = account.post(f"{path}/attend").json()
     refused(live.admin.post(f"{path}/visit", json={"started_at": "2020-01-01T00:00:00Z"}), 422, "attended")
     refused(live.admin.post(f"{path}/visit", json={"visitor_id": alarm["id"]}), 422)
@@ -168,6 +170,9 @@ def test_an_attended_alarm_is_one_visit_and_asks_for_another(live: Live) -> None
     assert live.admin.items("/tasks", region_code=elder["region_code"], state=["open", "overdue"]) == [task]
     assert live.admin.items("/tasks", elder_id=elder["id"], state="done") == []
     assert live.admin.items("/tasks", visitor_id=neighbour["id"]) == []
+    [due] = live.admin.items("/visits/due", region_code=elder["region_code"])
+    assert due["visits_required"] == due["visits_done"] + 1
+    assert [(one["id"], one["kind"], one["state"]) for one in due["tasks"]] == [(task["id"], "follow_up", "open")]
     live.admin.made(f"/elders/{elder['id']}/visitors", visitor_id=neighbour["id"], role="primary")
     assert live.admin.items("/tasks", visitor_id=neighbour["id"], kind="follow_up") == [task]
     assert "task" in {entry["kind"] for entry in live.admin.items(f"/elders/{elder['id']}/timeline")}

@@ -16,11 +16,20 @@ from app.elders.classification import Facts, classify
 from app.elders.consent import Consent, consent_on
 from app.elders.policy import ClassRules, Frequency, Period, Policy, VisitRules
 from app.elders.status import StatusPeriod
-from app.elders.vocabulary import AbilityLevel, Circumstance, ConsentScope, ElderStatus, Observed, StatusReason
+from app.elders.vocabulary import (
+    AbilityLevel,
+    CareLevel,
+    Circumstance,
+    ConsentScope,
+    ElderStatus,
+    Observed,
+    StatusReason,
+)
 from app.visits.calendar import Span, longest_gap, span_before, span_of
 from app.visits.findings import COURSES, check_step, check_topic, is_end, remind_on
 from app.visits.rules import Due, Recorded, count_once, due_on, frequency, is_late, judge, methods_allowed
-from app.visits.vocabulary import FindingKind, Method, NotCounted, Stage, Topic, VisitOutcome
+from app.visits.special import Special
+from app.visits.vocabulary import FindingKind, Method, NotCounted, SpecialKind, Stage, Topic, VisitOutcome
 from tests.test_classification import anybody, days
 
 pytestmark = pytest.mark.unit
@@ -202,6 +211,20 @@ def test_key_and_undetermined_people_are_due_weekly_others_monthly() -> None:
         one = due(facts)
         assert (one.often, one.visits_required, one.visits_done) == (Frequency(period=period, visits=1), 1, 0)
         assert one.span == span_of(period, MONDAY)
+
+
+def test_special_periods_and_follow_ups_raise_what_is_due_but_never_for_those_who_are_excused() -> None:
+    cold = Special(UUID(int=1), "寒潮", SpecialKind.WEATHER, "", frozenset({CareLevel.KEY}),
+                   Span(MONDAY, MONDAY + timedelta(days=2)), per_day=1)  # fmt: skip
+    raised = due(KEY, MONDAY, specials=[cold])
+    assert (raised.visits_required, raised.visits_done, raised.special) == (3, 1, cold)
+    assert due(HEALTHY, specials=[cold]).special is None
+    assert due(KEY, MONDAY, follow_up=True).visits_required == 2
+    assert due(KEY, follow_up=True).visits_required == 1
+    assert due(KEY, MONDAY, follow_up=True, specials=[cold]).visits_required == 3
+    in_hospital = (StatusPeriod(ElderStatus.PAUSED, StatusReason.IN_HOSPITAL, date(2026, 1, 1)),)
+    excused = due(KEY, specials=[cold], follow_up=True, statuses=in_hospital)
+    assert (excused.visits_required, excused.excused) == (0, StatusReason.IN_HOSPITAL)
 
 
 def test_done_overdue_and_not_yet_enrolled() -> None:

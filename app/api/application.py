@@ -37,6 +37,7 @@ from app.api import (
     regions,
     reports,
     running,
+    special_periods,
     stats,
     stream,
     tasks,
@@ -115,7 +116,7 @@ def _include_api(app: FastAPI) -> None:
     areas = (
         auth, users, api_keys, audit_log, regions, elders, records, classification, consents, contacts, devices,
         credentials, device_profiles, policies, duties, visits, findings, tasks, alarms, webhooks, reports,
-        stats,
+        special_periods, stats,
     )  # fmt: skip
     for area in areas:
         guarded.include_router(area.router)

@@ -18,6 +18,7 @@ from app.api.bodies import Body, example
 from app.api.context import NowDep, PartsDep, PrincipalDep, SessionDep, needs
 from app.api.elders import ReasonOut
 from app.api.problems import responses
+from app.api.special_periods import SpecialShape
 from app.api.transactional import Transactional, idempotent
 from app.elders import policies, register
 from app.elders.classification import classify
@@ -28,12 +29,12 @@ from app.elders.policy import Frequency, Period
 from app.elders.tables import Elder
 from app.elders.vocabulary import CareLevel, ConsentScope, ElderStatus, StatusReason
 from app.errors import InvalidInput, NotFound
-from app.visits import ledger
+from app.visits import ledger, tasks
 from app.visits.duties import due_of
 from app.visits.ledger import Deed
-from app.visits.rules import frequency, methods_allowed
+from app.visits.rules import Due, frequency, methods_allowed
 from app.visits.tables import ClosedMonth, LedgerDelta, Visit
-from app.visits.vocabulary import DeltaKind, Method
+from app.visits.vocabulary import DeltaKind, Method, TaskKind, TaskState
 
 router = APIRouter(route_class=Transactional, tags=["visits"], dependencies=[Depends(idempotent)])
 On = Annotated[date | None, Query(description="Today when absent.", ge=date(2000, 1, 1), le=date(2199, 1, 1))]
@@ -43,6 +44,19 @@ class ElderRef(BaseModel):
     id: UUID
     name: str
     region_code: str
+
+
+class SpecialHere(SpecialShape):
+    visits_required: int = Field(description="What it asks for in all, for this person.")
+    visits_done: int
+
+
+class DueTask(BaseModel):
+    id: UUID
+    kind: TaskKind
+    state: TaskState
+    because: str
+    due_at: datetime
 
 
 class DueOut(BaseModel):
@@ -55,6 +69,10 @@ class DueOut(BaseModel):
     visits_done: int
     overdue: bool = Field(description="The period before went by unfulfilled and nobody came since.")
     excused: StatusReason | None = Field(description="Why nobody is expected now: in hospital, away, …")
+    special_period: SpecialHere | None = Field(
+        default=None, description="The special period that asks most, of those that hold or begin in this period."
+    )
+    tasks: list[DueTask] = Field(default=[], description="What an alarm asked for and was not done yet.")
 
 
 @router.get("/visits/due", dependencies=[needs(Right.VISITS_READ)], summary="What is due in the period of a day")
@@ -85,7 +103,9 @@ async def due(
         query = query.where(col(Elder.id) < before[0])
     rows = (await session.execute(query.order_by(col(Elder.id).desc()).limit(limit + 1))).scalars().all()
     day = on or now.astimezone(parts.tz).date()
-    known = await due_of(session, rows[:limit], on=day, tz=parts.tz)
+    open_tasks = await tasks.open_tasks(session, [elder.id for elder in rows], now=now)
+    follow_ups = {id_ for id_, asked in open_tasks.items() if any(t.kind == TaskKind.FOLLOW_UP for t in asked)}
+    known = await due_of(session, rows[:limit], on=day, tz=parts.tz, follow_ups=follow_ups)
 
     def shape(elder: Elder) -> dict[str, Any]:
         one = known[elder.id]
@@ -93,10 +113,23 @@ async def due(
             "elder": {"id": elder.id, "name": elder.name, "region_code": elder.region_code},
             "care_level": one.care_level, "period": one.often.period, "period_start": one.span.start,
             "period_end": one.span.end, "visits_required": one.visits_required, "visits_done": one.visits_done,
-            "overdue": one.overdue, "excused": one.excused,
+            "overdue": one.overdue, "excused": one.excused, "special_period": _special(one),
+            "tasks": [{name: getattr(t, name) for name in DueTask.model_fields} for t in open_tasks.get(elder.id, ())],
         }  # fmt: skip
 
     return pages.Page[DueOut].model_validate(pages.page(rows, limit, shape, "id"))
+
+
+def _special(one: Due) -> dict[str, Any] | None:
+    if one.special is None or one.special_progress is None:
+        return None
+    special = one.special
+    return {
+        "id": special.id, "name": special.name, "kind": special.kind, "from": special.span.start,
+        "to": special.span.end, "region_code": special.region_code, "visits_per_day": special.per_day,
+        "visits_total": special.total, "visits_required": one.special_progress.required,
+        "visits_done": one.special_progress.done,
+    }  # fmt: skip
 
 
 class VisitRulesOut(BaseModel):

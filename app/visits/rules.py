@@ -13,6 +13,7 @@ from app.elders.policy import Frequency, VisitRules
 from app.elders.status import StatusPeriod, status_on
 from app.elders.vocabulary import CareLevel, ConsentScope, Observed, StatusReason
 from app.visits.calendar import Span, span_before, span_of
+from app.visits.special import Progress, Special, raised_on
 from app.visits.vocabulary import Method, NotCounted, VisitOutcome
 from app.words import say
 
@@ -175,6 +176,9 @@ class Due:
     visits_done: int
     overdue: bool
     excused: StatusReason | None
+    special: Special | None = None  # the special period that asks most, and how far it is
+    special_progress: Progress | None = None
+    look_again_on: date = date.max  # the day from which the answer may be another, whatever else happens
 
     @property
     def open(self) -> int:
@@ -190,19 +194,32 @@ def due_on(
     statuses: Sequence[StatusPeriod],
     enrolled_on: date,
     visited: Sequence[date],
+    specials: Sequence[Special] = (),
+    follow_up: bool = False,
 ) -> Due:
-    """What is due for one person. `visited`: the local days of qualifying visits, one entry a visit."""
+    """What is due for one person. `visited`: the local days of qualifying visits, one entry a visit; `specials`: those
+    of the person's place; `follow_up`: an emergency asked for a visit that was not made yet.
+
+    More is due while a special period or a follow-up asks for a visit that the regular ones do not bring, and never
+    less than the class asks for.
+    """
     often = frequency(found, facts, rules)
     span = span_of(often.period, day)
     required = required_in(span, often, statuses, enrolled_on)
     done = sum(1 for one in visited if one in span)
     before = span_before(often.period, span)
     missed = sum(1 for one in visited if one in before) < required_in(before, often, statuses, enrolled_on)
+    overdue = missed and done < required
     held = status_on(statuses, day)
     excused = None if held.effects.visits_due else held.reason
+    raised = raised_on(day, span, [s for s in specials if found.care_level in s.levels], visited, rules.most_a_day)
+    if not excused:
+        required = max(required, raised.required, done + 1 if follow_up else 0)
     return Due(
-        found.care_level, often, span, required, done, overdue=missed and done < required and not excused,
-        excused=excused,
+        found.care_level, often, span, required, done,
+        overdue=overdue and not excused, excused=excused, special=raised.by,
+        special_progress=raised.progress,
+        look_again_on=(day if raised.by else span.end) + timedelta(days=1),
     )  # fmt: skip
 
 

@@ -65,6 +65,8 @@ class SpecialPeriod(SQLModel, table=True):
             unique=True,
             postgresql_where=sa.text("cancelled_at IS NULL"),
         ),
+        # A festival is planned once a year and place, also when somebody cancelled it.
+        sa.UniqueConstraint("region_code", "festival", "festival_on"),
         sa.Index("ix_special_periods_until", "until", postgresql_where=sa.text("cancelled_at IS NULL")),
     )
 
@@ -72,6 +74,7 @@ class SpecialPeriod(SQLModel, table=True):
     name: str = Field(max_length=100)
     kind: SpecialKind = Field(sa_column=text_enum(SpecialKind, name="kind"))
     festival: Festival | None = Field(default=None, sa_column=text_enum(Festival, name="festival", nullable=True))
+    festival_on: date | None = None
     region_code: str = Field(max_length=12)  # a prefix, as scopes are
     levels: list[str] = Field(sa_column=sa.Column(ARRAY(sa.Text), nullable=False))
     since: date

@@ -52,6 +52,7 @@ def upgrade() -> None:
             ),
             nullable=True,
         ),
+        sa.Column("festival_on", sa.Date(), nullable=True),
         sa.Column("region_code", sa.String(length=12), nullable=False),
         sa.Column("levels", postgresql.ARRAY(sa.Text()), nullable=False),
         sa.Column("since", sa.Date(), nullable=False),
@@ -73,6 +74,9 @@ def upgrade() -> None:
         sa.CheckConstraint("visits_per_day BETWEEN 1 AND 10", name=op.f("ck_special_periods_visits_per_day_1_to_10")),
         sa.CheckConstraint("visits_total BETWEEN 1 AND 62", name=op.f("ck_special_periods_visits_total_1_to_62")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_special_periods")),
+        sa.UniqueConstraint(
+            "region_code", "festival", "festival_on", name=op.f("uq_special_periods_region_code_festival_festival_on")
+        ),
     )
     op.create_index(
         "ix_special_periods_until",
