@@ -49,7 +49,9 @@ from app.notify import channels as channel_files
 from app.notify.channel import Channels
 from app.notify.channels._http import Http
 from app.notify.channels.device import DeviceChannel
+from app.notify.digests import DigestDesk
 from app.notify.dispatcher import Dispatcher
+from app.notify.outbox import Claim, Settled
 from app.readiness import Finding
 from app.settings import Settings, SettingsError, kept_secret, load_keys
 from app.signals import Signal, Signals
@@ -62,6 +64,8 @@ from app.webhooks.terms import Terms
 
 log = logs.get("main")
 _BEAT_S = 5.0
+_DIGESTS_AT_ONCE = 4  # daily notices take little of what alarms need
+_DIGESTS_EVERY_S = 5.0
 _FIRST_BEAT_S = 2.0  # time to connect to the broker
 _STALLED = timedelta(seconds=15)
 EMBEDDED_BROKER = (
@@ -91,7 +95,7 @@ class Server:
     loops: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     mqtt: MqttClient | None = None
     ingest: Ingest | None = None
-    dispatcher: Dispatcher | None = None
+    dispatcher: Dispatcher[Claim, Settled] | None = None
     ticks: Ticks | None = None
     profile_faults: list[str] = field(default_factory=list)
 
@@ -108,6 +112,7 @@ class Server:
         shapes = Shapes(sealer, self.settings.tz)
         links = Links(keys.token, self.settings.base_url)
         self.desk = AlarmDesk(sealer, shapes, links)
+        self.digest_desk = DigestDesk(sealer)
         self.channels: Channels = channel_files.build(self.settings)
         self.feed = Feed(self.sessions, shapes, self.clock, self.signals.events[Signal.FEED])
         self.terms = Terms.of(self.settings)
@@ -204,6 +209,11 @@ class Server:
             self.signals.events[Signal.OUTBOX],
         )
         self._loop("dispatcher", self.dispatcher.run)
+        digests = Dispatcher(
+            (self._lane(stack), self._lane(stack)), self.channels, self.digest_desk, self.clock, asyncio.Event(),
+            at_once=_DIGESTS_AT_ONCE, look_again_s=_DIGESTS_EVERY_S,
+        )  # fmt: skip
+        self._loop("digests", digests.run)
         self._start_webhooks(stack)
         self.ticks = Ticks(self.sessions, self.clock, self.settings.tz, sweeps=[self._sweep_webhooks])
         self.ticks.start()

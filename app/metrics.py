@@ -12,6 +12,7 @@ EVENT_TO_FIRST_NOTICE = Histogram(
     "shouwang_event_to_first_notice_seconds", "From receipt of an alarm's event to its first notice sent", buckets=_FAST
 )
 NOTICES = Counter("shouwang_notices", "Notices after each attempt", ["channel", "state"])
+DIGESTS = Counter("shouwang_digests", "Messages that are no alarms, after each attempt", ["channel", "state"])
 NOTICE_SECONDS = Histogram(
     "shouwang_notice_seconds", "From planning a notice to its first try having worked", buckets=_FAST
 )

@@ -75,6 +75,7 @@ class Settings(BaseSettings):
     aliyun_access_key_secret: SecretStr = SecretStr("")
     aliyun_sms_sign_name: str = ""
     aliyun_sms_template: str = ""
+    aliyun_sms_digest_template: str = ""
     aliyun_voice_template: str = ""
     aliyun_voice_show_number: str = ""
     aliyun_sms_endpoint: str = "dysmsapi.aliyuncs.com"

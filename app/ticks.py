@@ -21,7 +21,7 @@ from app.clock import Clock
 from app.db import Sessions, transaction
 from app.elders import classifying
 from app.reports import calendar
-from app.visits import reminders, specials
+from app.visits import daily, kept, reminders, specials
 
 log = logs.get("ticks")
 _EVERY_S = 0.5
@@ -97,7 +97,17 @@ class Ticks:
             opened = await calendar.keep(session, today=today, tz=self._tz)
         async with transaction(self._sessions) as session:
             opened += await specials.plan_festivals(session, now=now, today=today)
-        return looked_at + len(due) + opened
+        return looked_at + len(due) + opened + await self._keep_duties(now)
+
+    async def _keep_duties(self, now: datetime) -> int:
+        """One batch of kept duties that are stale, of visitors and offices whose hour has come, of tasks nobody did."""
+        today = now.astimezone(self._tz).date()
+        async with transaction(self._sessions) as session:
+            done = await kept.look_again(session, now=now, today=today, tz=self._tz)
+        async with transaction(self._sessions) as session:
+            done += await daily.take_due(session, now=now, tz=self._tz)
+        async with transaction(self._sessions) as session:
+            return done + await daily.raise_overdue_tasks(session, now=now, tz=self._tz)
 
     async def _sweep(self) -> None:
         for sweep in self._sweeps:

@@ -121,6 +121,16 @@ WALLS: Mapping[str, Wall] = {
     "findings": by_elder(),
     "finding_steps": through("findings", "finding_id"),
     "care_tasks": by_elder(),
+    "visit_duties": by_elder(region="region_code"),
+    "rounds": by_region(visitor=f"{{t}}.visitor_id = {_setting(VISITOR, 'uuid')}"),
+    "round_stops": by_elder(),
+    "digests": by_region(visitor=f"{{t}}.visitor_id = {_setting(VISITOR, 'uuid')}"),
+    "digest_settings": Wall(
+        f"(({{t}}.region_code IS NOT NULL AND {_inside('{t}.region_code')}) OR "
+        "EXISTS (SELECT FROM visitors v WHERE v.id = {t}.visitor_id))",
+        f"{{t}}.visitor_id = {_setting(VISITOR, 'uuid')}",
+    ),
+    "digest_timers": server_only("when a worker looks at whom next"),
     # --- statistics: of the place where the people lived, also those who moved away since
     "elder_months": Wall(_inside("{t}.place_code"), _mine("{t}.elder_id")),
     "coverage_sums": by_region("place_code"),

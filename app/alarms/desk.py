@@ -20,7 +20,7 @@ from app.ids import NoticeId
 from app.lanes import Lane
 from app.notify import outbox
 from app.notify.channel import Letter, Sent
-from app.notify.outbox import Claim, Planned, Recipient, Settled
+from app.notify.outbox import Claim, Planned, Recipient, Result, Settled
 from app.notify.vocabulary import ASKING, ChannelKind, Purpose, RecipientType
 from app.words import say
 
@@ -185,7 +185,23 @@ class AlarmDesk:
 
     # --- what follows ------------------------------------------------------------------------------------------------
 
-    async def settled(self, session: Hands, settled: Sequence[Settled], now: datetime) -> None:
+    async def next_due(self, lane: Lane) -> datetime | None:
+        return await outbox.next_due(lane)
+
+    async def record(self, session: Hands, results: Sequence[Result[Claim]], *, now: datetime) -> list[Settled]:
+        """Write what became of notices, with what follows: next channels, first-sent times, facts."""
+        settled = await outbox.record(session, results, now=now)
+        await self._follow(session, settled, now)
+        return settled
+
+    def count(self, settled: Sequence[Settled], *, now: datetime) -> None:
+        """The metrics of notices, after their record was committed."""
+        for one in settled:
+            metrics.NOTICES.labels(one.claim.channel.value, one.state).inc()
+            if isinstance(one.outcome, Sent) and one.claim.attempt == 1:
+                metrics.NOTICE_SECONDS.observe((now - one.created_at).total_seconds())
+
+    async def _follow(self, session: Hands, settled: Sequence[Settled], now: datetime) -> None:
         if not settled:
             return
         sent = [s for s in settled if isinstance(s.outcome, Sent) and s.claim.channel is not ChannelKind.DEVICE]

@@ -26,6 +26,7 @@ from app.api import (
     credentials,
     device_profiles,
     devices,
+    digests,
     docs,
     duties,
     edges,
@@ -36,6 +37,7 @@ from app.api import (
     records,
     regions,
     reports,
+    rounds,
     running,
     special_periods,
     stats,
@@ -116,7 +118,7 @@ def _include_api(app: FastAPI) -> None:
     areas = (
         auth, users, api_keys, audit_log, regions, elders, records, classification, consents, contacts, devices,
         credentials, device_profiles, policies, duties, visits, findings, tasks, alarms, webhooks, reports,
-        special_periods, stats,
+        special_periods, stats, rounds, digests,
     )  # fmt: skip
     for area in areas:
         guarded.include_router(area.router)

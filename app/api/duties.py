@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-import sqlalchemy as sa
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field, StringConstraints
 from sqlmodel import col, select
 
 from app.access import audit
-from app.access.principal import Right, begins, normal_scope, within
+from app.access.principal import Right, normal_scope, within
 from app.api import pages
 from app.api.bodies import Body, example
 from app.api.context import NowDep, PartsDep, PrincipalDep, SessionDep, needs
@@ -27,10 +27,9 @@ from app.elders.consents import consents_of
 from app.elders.history import known_on
 from app.elders.policy import Frequency, Period
 from app.elders.tables import Elder
-from app.elders.vocabulary import CareLevel, ConsentScope, ElderStatus, StatusReason
+from app.elders.vocabulary import CareLevel, ConsentScope, StatusReason
 from app.errors import InvalidInput, NotFound
-from app.visits import ledger, tasks
-from app.visits.duties import due_of
+from app.visits import kept, ledger, tasks
 from app.visits.ledger import Deed
 from app.visits.rules import Due, frequency, methods_allowed
 from app.visits.tables import ClosedMonth, LedgerDelta, Visit
@@ -84,40 +83,37 @@ async def due(
     limit: pages.Limit = 50,
     cursor: pages.Cursor = None,
     on: On = None,
-    region_code: Annotated[str | None, Query(pattern=r"^[0-9]{2,12}$")] = None,
+    region_code: Annotated[
+        str | None, Query(pattern=r"^[0-9]{2,12}$", description="A village, or a township: 370302001 or 370302001000.")
+    ] = None,
     visitor_id: Annotated[UUID | None, Query(description="Only elders this visitor is paired with.")] = None,
+    care_level: CareLevel | None = None,
+    overdue: Annotated[bool | None, Query(description="true: the period before went by unfulfilled.")] = None,
+    open: Annotated[bool | None, Query(description="true: somebody is still to go; false: done or excused.")] = None,
 ) -> pages.Page[DueOut]:
-    """Everybody enrolled, week or month by their class and the rules of their place; done ones too."""
+    """Everybody enrolled, week or month by their class and the rules of their place, raised by special periods and
+    follow-ups. A page may be shorter than `limit` and have a `next_cursor` all the same: it goes on there."""
     before = pages.decode(cursor, UUID)
-    query = select(Elder).where(
-        within(who, col(Elder.region_code)), col(Elder.status).in_([ElderStatus.ACTIVE, ElderStatus.PAUSED])
-    )
-    if region_code:
-        query = query.where(begins(col(Elder.region_code), region_code))
-    if visitor_id:
-        paired = sa.text(
-            "elders.id IN (SELECT elder_id FROM assignments WHERE visitor_id = :visitor AND ended_at IS NULL)"
-        )
-        query = query.where(paired.bindparams(visitor=visitor_id))
-    if before:
-        query = query.where(col(Elder.id) < before[0])
-    rows = (await session.execute(query.order_by(col(Elder.id).desc()).limit(limit + 1))).scalars().all()
     day = on or now.astimezone(parts.tz).date()
-    open_tasks = await tasks.open_tasks(session, [elder.id for elder in rows], now=now)
-    follow_ups = {id_ for id_, asked in open_tasks.items() if any(t.kind == TaskKind.FOLLOW_UP for t in asked)}
-    known = await due_of(session, rows[:limit], on=day, tz=parts.tz, follow_ups=follow_ups)
+    filters = kept.Filters(normal_scope(region_code) if region_code else None, visitor_id, care_level, overdue, open)
+    page = await kept.due_page(
+        session, who, filters, on=day, now=now, tz=parts.tz, before=before[0] if before else None, limit=limit
+    )
+    asked = await tasks.open_tasks(session, [elder.id for elder, _ in page.found], now=now)
+    return pages.Page[DueOut](
+        items=[DueOut.model_validate(_due(elder, one, asked.get(elder.id, ()))) for elder, one in page.found],
+        next_cursor=pages.encode(page.more) if page.more else None,
+    )
 
-    def shape(elder: Elder) -> dict[str, Any]:
-        one = known[elder.id]
-        return {
-            "elder": {"id": elder.id, "name": elder.name, "region_code": elder.region_code},
-            "care_level": one.care_level, "period": one.often.period, "period_start": one.span.start,
-            "period_end": one.span.end, "visits_required": one.visits_required, "visits_done": one.visits_done,
-            "overdue": one.overdue, "excused": one.excused, "special_period": _special(one),
-            "tasks": [{name: getattr(t, name) for name in DueTask.model_fields} for t in open_tasks.get(elder.id, ())],
-        }  # fmt: skip
 
-    return pages.Page[DueOut].model_validate(pages.page(rows, limit, shape, "id"))
+def _due(elder: Elder, one: Due, asked: Sequence[Any]) -> dict[str, Any]:
+    return {
+        "elder": {"id": elder.id, "name": elder.name, "region_code": elder.region_code},
+        "care_level": one.care_level, "period": one.often.period, "period_start": one.span.start,
+        "period_end": one.span.end, "visits_required": one.visits_required, "visits_done": one.visits_done,
+        "overdue": one.overdue, "excused": one.excused, "special_period": _special(one),
+        "tasks": [{name: getattr(task, name) for name in DueTask.model_fields} for task in asked],
+    }  # fmt: skip
 
 
 def _special(one: Due) -> dict[str, Any] | None:

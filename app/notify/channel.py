@@ -26,6 +26,7 @@ class Letter:
     short: Mapping[str, str]  # variables of a text message or voice template: name, kind, because, link
     payload: Mapping[str, Any]
     composed_at: datetime
+    digest: bool = False  # no alarm: a text message takes another template
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Claim and commit → send outside any transaction → record. Many tasks at once; any number of processes.
 
-What a notice says and what follows from its result belong to the alarms: they come in as `Desk`.
+What a message says and what follows from its result belong to whoever writes it - the alarms, the digests: they come in
+as `Desk`. Each desk has a dispatcher of its own: what one sends never stands in front of the other's.
 """
 
 from __future__ import annotations
@@ -8,16 +9,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
-from app import logs, metrics
+from app import logs
 from app.clock import Clock
 from app.db import Hands
 from app.faults import crash_at
 from app.lanes import Away, Lane
 from app.notify import outbox
-from app.notify.channel import Channels, GiveUp, Letter, Outcome, Sent, TryAgain
-from app.notify.outbox import Claim, Result, Settled
+from app.notify.channel import Channels, GiveUp, Letter, Outcome, TryAgain
+from app.notify.outbox import Claimed, Result
 from app.signals import wait
 
 log = logs.get("dispatcher")
@@ -30,31 +31,54 @@ _GATHER_S = 0.005  # results of one alarm come together; nobody waits for their 
 _BESIDE_OTHERS_S = 0.02  # what is due is held by another worker's transaction
 
 
-class Desk(Protocol):
-    """The alarms' side of sending."""
+C = TypeVar("C", bound=Claimed)
+S = TypeVar("S")
 
-    async def take(self, lane: Lane, *, limit: int, now: datetime) -> Sequence[tuple[Claim, Letter | None]]:
-        """Claim up to `limit` due notices with their letters; None: there is nobody to go to any more."""
+
+class Desk(Protocol[C, S]):
+    """The writer's side of sending: claims of the kind `C`, and what is known of them once recorded, `S`."""
+
+    async def take(self, lane: Lane, *, limit: int, now: datetime) -> Sequence[tuple[C, Letter | None]]:
+        """Claim up to `limit` due messages with their letters; None: there is nobody to go to any more."""
         ...
 
-    async def settled(self, session: Hands, settled: Sequence[Settled], now: datetime) -> None:
-        """What follows: next channels, first-sent times, facts. In the transaction of the record."""
+    async def next_due(self, lane: Lane) -> datetime | None:
+        """When the next message waits to be taken."""
+        ...
+
+    async def record(self, session: Hands, results: Sequence[Result[C]], *, now: datetime) -> Sequence[S]:
+        """Write what became of claimed messages, and what follows from it, in one transaction."""
+        ...
+
+    def count(self, settled: Sequence[S], *, now: datetime) -> None:
+        """The metrics, once the record is committed."""
         ...
 
 
-class Dispatcher:
-    """One worker's sending. `run()` until cancelled; the rows tell another worker everything if it dies."""
+class Dispatcher(Generic[C, S]):
+    """One worker's sending for one desk. `run()` until cancelled; the rows tell another worker everything if it dies.
+
+    `at_once`: messages on their way at a time; `look_again_s`: how long nothing new is looked for without a signal."""
 
     def __init__(
-        self, lanes: tuple[Lane, Lane], channels: Channels, desk: Desk, clock: Clock, wake: asyncio.Event
+        self,
+        lanes: tuple[Lane, Lane],
+        channels: Channels,
+        desk: Desk[C, S],
+        clock: Clock,
+        wake: asyncio.Event,
+        *,
+        at_once: int = _AT_ONCE,
+        look_again_s: float = _LOOK_AGAIN_S,
     ) -> None:
         self._taking, self._recording = lanes
         self._channels = channels
         self._desk = desk
         self._clock = clock
         self._wake = wake
-        self._free = _AT_ONCE
-        self._results: asyncio.Queue[Result] = asyncio.Queue()
+        self._free = at_once
+        self._look_again_s = look_again_s
+        self._results: asyncio.Queue[Result[C]] = asyncio.Queue()
         self._sending: set[asyncio.Task[None]] = set()
         self.last_look: datetime | None = None
 
@@ -101,16 +125,16 @@ class Dispatcher:
             task.add_done_callback(self._sending.discard)
         if taken:
             return 0.0 if len(taken) == _BATCH else _AFTER_SOME_S
-        due = await outbox.next_due(self._taking)
+        due = await self._desk.next_due(self._taking)
         if due is None:
-            return _LOOK_AGAIN_S
-        return min(_LOOK_AGAIN_S, max(_BESIDE_OTHERS_S, (due - now).total_seconds()))
+            return self._look_again_s
+        return min(self._look_again_s, max(_BESIDE_OTHERS_S, (due - now).total_seconds()))
 
-    async def _send(self, claim: Claim, letter: Letter | None) -> None:
+    async def _send(self, claim: C, letter: Letter | None) -> None:
         outcome: Outcome
         channel = self._channels.get(claim.channel)
         if letter is None:
-            outcome = GiveUp("the recipient no longer has this channel")
+            outcome = GiveUp(outbox.NOBODY)
         elif channel is None:
             outcome = GiveUp(f"this server has no {claim.channel.value} channel")
         else:
@@ -127,7 +151,7 @@ class Dispatcher:
 
     async def _record_forever(self) -> None:
         """Natural batches again: whatever was answered while the last record was being written."""
-        batch: list[Result] = []
+        batch: list[Result[C]] = []
         while True:
             if not batch:
                 batch = [await self._results.get()]
@@ -140,18 +164,14 @@ class Dispatcher:
                 log.warning("could not record; trying again", error=type(error).__name__)
                 await asyncio.sleep(_LOOK_AGAIN_S)
 
-    def _pending_results(self) -> list[Result]:
+    def _pending_results(self) -> list[Result[C]]:
         return [self._results.get_nowait() for _ in range(self._results.qsize())]
 
-    async def _record(self, results: Sequence[Result]) -> None:
+    async def _record(self, results: Sequence[Result[C]]) -> None:
         if not results:
             return
         crash_at("after_send_before_record")
         now = self._clock()
         async with self._recording.transaction() as session:
-            settled = await outbox.record(session, results, now=now)
-            await self._desk.settled(session, settled, now)
-        for one in settled:
-            metrics.NOTICES.labels(one.claim.channel.value, one.state).inc()
-            if isinstance(one.outcome, Sent) and one.claim.attempt == 1:
-                metrics.NOTICE_SECONDS.observe((now - one.created_at).total_seconds())
+            settled = await self._desk.record(session, results, now=now)
+        self._desk.count(settled, now=now)

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -20,6 +20,7 @@ from app.signals import Signal, signal_sql
 
 LEASE = timedelta(seconds=30)  # longer than any channel's own timeouts
 MAX_ATTEMPTS = 8
+NOBODY = "the recipient no longer has this channel"  # said of a claim without a letter
 _BACKOFF_S = (0.5, 1, 2, 4, 8, 16, 30)
 
 
@@ -55,9 +56,23 @@ class Claim:
     purpose: Purpose
 
 
+class Claimed(Protocol):
+    """What the dispatcher needs to know of anything it sends."""
+
+    @property
+    def id(self) -> NoticeId: ...
+    @property
+    def attempt(self) -> int: ...
+    @property
+    def channel(self) -> ChannelKind: ...
+
+
+C = TypeVar("C", bound=Claimed)
+
+
 @dataclass(frozen=True, slots=True)
-class Result:
-    claim: Claim
+class Result(Generic[C]):
+    claim: C
     outcome: Outcome
 
 
@@ -193,7 +208,7 @@ _RECORD = sa.text(
 )
 
 
-async def record(session: Hands, results: Sequence[Result], *, now: datetime) -> list[Settled]:
+async def record(session: Hands, results: Sequence[Result[Claim]], *, now: datetime) -> list[Settled]:
     """Write what became of claimed notices."""
     columns = [_as_row(result, now) for result in sorted(results, key=lambda r: r.claim.id)]
     state, due_at, sent_at, provider_id, error = (list(column) for column in zip(*columns, strict=True))
@@ -219,7 +234,7 @@ async def record(session: Hands, results: Sequence[Result], *, now: datetime) ->
     ]
 
 
-def _as_row(result: Result, now: datetime) -> tuple[str, datetime, datetime | None, str | None, str | None]:
+def _as_row(result: Result[Claim], now: datetime) -> tuple[str, datetime, datetime | None, str | None, str | None]:
     match result.outcome:
         case Sent(provider_id=provider_id, delivered=delivered):
             return "delivered" if delivered else "sent", now, now, provider_id, None

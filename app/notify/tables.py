@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import BYTEA
+from sqlalchemy.dialects.postgresql import BYTEA, JSONB
 from sqlmodel import Field, SQLModel
 
 from app.db import moment, text_enum
-from app.notify.vocabulary import ChannelKind, NoticeState, Purpose, RecipientType
+from app.notify.vocabulary import ChannelKind, DigestKind, NoticeState, Purpose, RecipientType
 
 
 class Channel(SQLModel, table=True):
@@ -73,4 +74,37 @@ class Notice(SQLModel, table=True):
     due_at: datetime = Field(sa_column=moment())
     sent_at: datetime | None = Field(default=None, sa_column=moment(nullable=True))
     provider_id: str | None = Field(default=None, max_length=128)
+    error: str | None = None
+
+
+class DigestRow(SQLModel, table=True):
+    """A message that is no alarm: to one visitor, once for its key. It goes through the person's channels in turn."""
+
+    __tablename__ = "digests"
+    __table_args__ = (
+        # Two workers, or one after a restart, write the day's message once.
+        sa.UniqueConstraint("visitor_id", "kind", "key"),
+        sa.Index("ix_digests_due", "due_at", postgresql_where=sa.text("state IN ('pending', 'sending')")),
+        sa.Index("ix_digests_region_code_id", sa.text("region_code text_pattern_ops"), sa.text("id DESC")),
+        sa.CheckConstraint("(state = 'sent' OR state = 'delivered') = (sent_at IS NOT NULL)", name="sent_has_a_time"),
+        sa.CheckConstraint("state <> 'failed' OR error IS NOT NULL", name="failure_has_a_reason"),
+        sa.CheckConstraint("expires_at > created_at", name="expires_after_it_is_written"),
+    )
+
+    id: UUID = Field(primary_key=True)
+    kind: DigestKind = Field(sa_column=text_enum(DigestKind, name="kind"))
+    key: str = Field(max_length=100)
+    visitor_id: UUID = Field(foreign_key="visitors.id", ondelete="CASCADE")
+    region_code: str = Field(max_length=12)
+    title: str
+    text: str
+    data: dict[str, Any] = Field(sa_column=sa.Column(JSONB, nullable=False))
+    state: NoticeState = Field(sa_column=text_enum(NoticeState, name="state"))
+    attempts: int = 0
+    position: int = 0  # how many of the person's channels failed for good
+    channel: ChannelKind | None = Field(default=None, sa_column=text_enum(ChannelKind, name="channel", nullable=True))
+    created_at: datetime = Field(sa_column=moment())
+    due_at: datetime = Field(sa_column=moment())
+    expires_at: datetime = Field(sa_column=moment())
+    sent_at: datetime | None = Field(default=None, sa_column=moment(nullable=True))
     error: str | None = None

@@ -42,6 +42,14 @@ class Purpose(StrEnum):
 ASKING = frozenset({Purpose.RAISED, Purpose.ESCALATED, Purpose.REOPENED, Purpose.CALMED})
 
 
+class DigestKind(StrEnum):
+    """Messages that are no alarms. The webhook's `type`."""
+
+    DUE = "visits.due"  # to a visitor, once a day
+    UNVISITED = "visits.unvisited"  # to a village head or a township's duty, before a week or month closes
+    TASK_OVERDUE = "task.overdue"  # what an emergency asked for was not done in time
+
+
 class RecipientType(StrEnum):
     CONTACT = "contact"
     VISITOR = "visitor"

@@ -155,3 +155,14 @@ async def open_tasks(session: AsyncSession, ids: Collection[UUID], *, now: datet
     for row in await session.execute(_OPEN, {"ids": list(ids), "now": now}):
         found.setdefault(row.elder_id, []).append(row)
     return found
+
+
+_OVERDUE = sa.text(
+    f"SELECT * FROM ({_TASKS} WHERE t.id = ANY(CAST(:ids AS uuid[]))) AS task "  # noqa: S608 - a constant
+    "WHERE state = 'overdue'"
+)
+
+
+async def overdue_ones(session: AsyncSession, ids: Collection[UUID], *, now: datetime) -> Sequence[Any]:
+    """Those of these tasks that are still to be done and late."""
+    return (await session.execute(_OVERDUE, {"ids": list(ids), "now": now})).all()

@@ -1,8 +1,8 @@
-"""Work beside the regular visits: what an emergency asks for, and special periods."""
+"""Work beside the ledger: what is due, kept; what an emergency asks for; special periods; rounds; who is told when."""
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date, datetime, time
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +11,8 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, SQLModel
 
 from app.db import moment, text_enum
+from app.elders.policy import Period
+from app.elders.vocabulary import CareLevel
 from app.visits.vocabulary import Festival, SpecialKind, TaskKind
 
 
@@ -99,3 +101,111 @@ class FestivalSetting(SQLModel, table=True):
     visits_total: int
     levels: list[str] = Field(sa_column=sa.Column(ARRAY(sa.Text), nullable=False))
     version: int = 1
+
+
+class KeptDuty(SQLModel, table=True):
+    """Whether somebody has something open or overdue: a hint of where a list has to look (app/visits/kept.py). Triggers
+    of migration 0016 make a row, and make it stale."""
+
+    __tablename__ = "visit_duties"
+    __table_args__ = (
+        sa.Index("ix_visit_duties_look_on", "look_on", postgresql_where=sa.text("look_on IS NOT NULL")),
+        sa.Index(
+            "ix_visit_duties_overdue",
+            sa.text("region_code text_pattern_ops"),
+            sa.text("elder_id DESC"),
+            postgresql_where=sa.text("overdue"),
+        ),
+        sa.Index(
+            "ix_visit_duties_open",
+            sa.text("region_code text_pattern_ops"),
+            sa.text("elder_id DESC"),
+            postgresql_where=sa.text("still > 0"),
+        ),
+    )
+
+    elder_id: UUID = Field(primary_key=True, foreign_key="elders.id", ondelete="CASCADE")
+    region_code: str = Field(max_length=12)
+    care_level: CareLevel = Field(sa_column=text_enum(CareLevel, name="care_level"))
+    period: Period | None = Field(default=None, sa_column=text_enum(Period, name="period", nullable=True))
+    period_end: date | None = None
+    still: int = 0
+    overdue: bool = False
+    look_on: date | None = None  # judged anew from this day on; empty: they left
+
+
+class Round(SQLModel, table=True):
+    """A round that somebody accepted."""
+
+    __tablename__ = "rounds"
+    __table_args__ = (
+        sa.CheckConstraint("until >= since", name="ends_after_it_begins"),
+        sa.Index("ix_rounds_region_code_id", sa.text("region_code text_pattern_ops"), sa.text("id DESC")),
+    )
+
+    id: UUID = Field(primary_key=True)
+    region_code: str = Field(max_length=12)
+    visitor_id: UUID | None = Field(default=None, foreign_key="visitors.id")
+    since: date
+    until: date
+    accepted_by: dict[str, Any] = Field(sa_column=sa.Column(JSONB, nullable=False))
+    accepted_at: datetime = Field(sa_column=moment())
+    cancelled_at: datetime | None = Field(default=None, sa_column=moment(nullable=True))
+
+
+class RoundStop(SQLModel, table=True):
+    """Who visits whom on which day, and why."""
+
+    __tablename__ = "round_stops"
+    __table_args__ = (
+        sa.UniqueConstraint("round_id", "elder_id", "day"),  # somebody is seen once a day
+        sa.Index("ix_round_stops_elder_id_day", "elder_id", "day"),
+        sa.Index("ix_round_stops_visitor_id_day", "visitor_id", "day"),
+    )
+
+    round_id: UUID = Field(primary_key=True, foreign_key="rounds.id")
+    position: int = Field(primary_key=True)
+    day: date
+    due_by: date
+    visitor_id: UUID = Field(foreign_key="visitors.id")
+    elder_id: UUID = Field(foreign_key="elders.id")
+    reasons: list[str] = Field(sa_column=sa.Column(ARRAY(sa.Text), nullable=False))
+
+
+class DigestSetting(SQLModel, table=True):
+    """When a visitor, or the visitors and offices of a region, are told what is due (local time)."""
+
+    __tablename__ = "digest_settings"
+    __table_args__ = (
+        sa.CheckConstraint("num_nonnulls(region_code, visitor_id) = 1", name="of_a_region_or_a_visitor"),
+        sa.UniqueConstraint("region_code"),
+        sa.UniqueConstraint("visitor_id"),
+    )
+
+    id: UUID = Field(primary_key=True)
+    region_code: str | None = Field(default=None, max_length=12)
+    visitor_id: UUID | None = Field(default=None, foreign_key="visitors.id", ondelete="CASCADE")
+    at: time
+    quiet_from: time
+    quiet_until: time
+    enabled: bool
+    week_village: int
+    week_township: int
+    month_village: int
+    month_township: int
+    version: int = 1
+
+
+class DigestTimer(SQLModel, table=True):
+    """When a visitor or the offices of a region are looked at next. Triggers of migration 0016 make a row with the first
+    pairing or office; without a time it waits for the next chosen hour."""
+
+    __tablename__ = "digest_timers"
+    __table_args__ = (
+        sa.CheckConstraint("kind IN ('visitor', 'region')", name="a_visitor_or_a_region"),
+        sa.Index("ix_digest_timers_next_at", "next_at"),
+    )
+
+    kind: str = Field(primary_key=True, max_length=16)
+    ref: str = Field(primary_key=True, max_length=64)
+    next_at: datetime | None = Field(default=None, sa_column=moment(nullable=True))

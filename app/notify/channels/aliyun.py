@@ -69,6 +69,8 @@ class Aliyun(ABC):
             self._check_ready()
         except ChannelNotConfigured as error:
             return GiveUp(error.detail)
+        if letter.digest and self.kind is ChannelKind.SMS and not self._settings.aliyun_sms_digest_template:
+            return GiveUp(f"daily notices need the setting {PREFIX}ALIYUN_SMS_DIGEST_TEMPLATE")
         number = _parse(letter.address)
         if number is None:
             return GiveUp("the phone number is not valid")
@@ -139,10 +141,11 @@ class Sms(Aliyun):
     landlines = False
 
     def call(self, client: Any, letter: Letter, number: str) -> Any:
+        settings = self._settings
         request = self.models().SendSmsRequest(
             phone_numbers=number,
-            sign_name=self._settings.aliyun_sms_sign_name,
-            template_code=self._settings.aliyun_sms_template,
+            sign_name=settings.aliyun_sms_sign_name,
+            template_code=settings.aliyun_sms_digest_template if letter.digest else settings.aliyun_sms_template,
             template_param=_json({name: _cut(name, value) for name, value in letter.short.items()}),
             out_id=str(letter.notice_id),
         )
