@@ -1,4 +1,5 @@
-"""The way of one event, on one page: decode → journal → the wearer at that time → judge → raise → commit → acknowledge.
+"""The way of one event, on one page: decode → journal → the wearer at that time → is it news? → judge → raise → commit →
+acknowledge.
 
 Natural batches: whatever arrived while the last commit was running is taken together. One event waits for nobody; ten
 thousand share a commit. Nothing is acknowledged to the broker before its row is committed; a message the database
@@ -24,12 +25,11 @@ from app.alarms.calming import Calming, calm
 from app.alarms.raising import Report, raise_alarms
 from app.clock import Clock
 from app.db import Hands
-from app.devices import catalogue, journal
+from app.devices import catalogue, journal, states
 from app.devices.codec import Ignored, Learned, Registry, Rejected
 from app.devices.events import Frame, Observation, Status
 from app.devices.journal import Journalled
 from app.devices.mqtt import MqttClient, Received
-from app.devices.roles import seen_in_role
 from app.devices.vocabulary import RejectReason
 from app.faults import crash_at
 from app.lanes import Away, Lane
@@ -108,6 +108,7 @@ class Ingest:
             for one in learned:
                 await catalogue.keep_names(session, one, now=now)
             await journal.quarantine(session, rejects, seal=self._seal)
+            await states.settle(session, journalled)
             await self._decide(session, [one for one in journalled if one.fresh], now)
             crash_at("before_commit")
         _count(journalled, rejects, self._clock())
@@ -138,8 +139,10 @@ class Ingest:
         """Judge in the order of arrival; reports gather until an elder's «I am fine» comes between them."""
         reports: list[Report] = []
         for one in fresh:
-            verdict = judge(seen_in_role(one.seen, one.kind))
+            verdict = judge(one.seen, one.edge_reason)
             match verdict:
+                case Raise(only_joins=True) if one.elder_id is None:
+                    pass
                 case Raise() if one.elder_id is None or one.region_code is None:
                     facts.tell(
                         session,
@@ -194,6 +197,7 @@ def _report(one: Journalled, verdict: Raise) -> Report:
         elder_id=one.elder_id, region_code=one.region_code, kind=verdict.kind, severity=verdict.severity,
         because=verdict.because, occurred_at=one.seen.occurred_at, received_at=one.seen.received_at,
         late=one.seen.late, event=one.id, device_id=one.seen.device_id, event_id=one.seen.event_id,
+        only_joins=verdict.only_joins,
     )  # fmt: skip
 
 

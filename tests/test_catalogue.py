@@ -7,6 +7,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +100,8 @@ async def test_the_same_word_of_another_role_is_no_alarm(world: World, families:
         await families.say("zigbee2mqtt/doorbell", body)
     assert not await world.alarms(elder)
     rows = await world.rows("SELECT type, data FROM device_events ORDER BY type, data ->> 'word' DESC")
-    assert [row.type for row in rows] == ["cleared", "cleared", "press", "press"]
-    assert rows[2].data == {"word": "single", "_field": "action", "_kind": "event", "_sent": {"action": "single"}}
+    assert [row.type for row in rows] == ["cleared", "press", "press", "press"]
+    assert rows[1].data == {"word": "single", "_field": "action", "_kind": "event", "_sent": {"action": "single"}}
 
 
 async def test_a_reset_after_a_press_raises_nothing_more(world: World, families: Families) -> None:
@@ -111,15 +112,31 @@ async def test_a_reset_after_a_press_raises_nothing_more(world: World, families:
     assert (await world.alarm(elder)).repeats == 0
 
 
-async def test_a_retained_state_is_no_press(world: World, families: Families) -> None:
-    """ESPHome retains its inputs: what a new subscription brings is old, however often it comes."""
+async def test_a_retained_state_is_told_once_and_in_doubt(world: World, families: Families) -> None:
+    """ESPHome retains its inputs: what a new subscription brings is old, however often it comes. That it holds, and that
+    nobody knows since when, is told once."""
     elder = await families.device("esphome:node", "esphome")
     for _ in range(3):
         await families.say("node/binary_sensor/sos/state", b"ON", retained=True)
-    assert not await world.alarms(elder)
+    alarm = await world.alarm(elder)
+    assert (alarm.kind, alarm.severity, alarm.repeats) == ("sos", "major", 0)
+    assert "第一次收到时就已如此" in alarm.because
     assert await world.value("SELECT count(*) FROM device_events") == 1
-    await families.say("node/binary_sensor/sos/state", b"ON")
-    assert (await world.alarm(elder)).kind == "sos"
+
+
+async def test_a_retained_state_that_changed_while_nobody_listened_is_news(world: World, families: Families) -> None:
+    elder = await families.device("esphome:node", "esphome")
+    await families.say("node/binary_sensor/sos/state", b"OFF")
+    for seconds in (1, 2):
+        world.clock.now += timedelta(seconds=seconds)
+        await families.say("node/binary_sensor/sos/state", b"ON", retained=True)
+    first = await world.alarm(elder)
+    assert (first.severity, first.repeats) == ("critical", 0)
+    await world.operator(elder, "resolve")
+    await families.say("node/binary_sensor/sos/state", b"OFF")
+    world.clock.now += timedelta(seconds=1)
+    await families.say("node/binary_sensor/sos/state", b"ON", retained=True)  # word for word what was heard before
+    assert [alarm.state for alarm in await world.alarms(elder)] == ["resolved", "open"]
 
 
 async def test_the_same_uplink_again_is_one_event(world: World, families: Families) -> None:

@@ -18,7 +18,7 @@ from app.devices.meaning import device_ref, once
 from app.devices.paths import PathError, parse
 from app.devices.profiles import Profile, ProfileFileError, from_directory, from_file, overlap
 from app.devices.roles import in_role
-from app.devices.vocabulary import DeviceKind, Role
+from app.devices.vocabulary import DeviceKind, FieldKind, Role
 from app.rules import judge
 from app.rules.verdict import Raise
 from scripts import device_docs
@@ -58,6 +58,8 @@ def test_the_pages_are_up_to_date() -> None:
     for name, text in device_docs.pages().items():
         assert (device_docs.PAGES / name).read_text(encoding="utf-8") == text, "python -m scripts.device_docs"
 
+
+_EVENT_KINDS = ("sos", "fall", "fall_warning", "press", "battery_low")
 
 # --- any bytes, any topic ------------------------------------------------------------------------------------------------------
 
@@ -105,7 +107,7 @@ def _is_sound(frame: Frame) -> None:
                 assert abs(one.occurred_at - ARRIVED) <= timedelta(days=30)
                 assert one.battery is None or 0 <= one.battery <= 100
                 assert len(one.source.profile) <= 64
-                if frame.retained and one.event.type in ("sos", "fall", "fall_warning", "press", "battery_low"):
+                if frame.retained and one.source.kind is FieldKind.EVENT and one.event.type in _EVENT_KINDS:
                     assert not isinstance(judge(one), Raise)
 
 

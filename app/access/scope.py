@@ -144,6 +144,7 @@ WALLS: Mapping[str, Wall] = {
         "({t}.elder_id IS NULL OR EXISTS (SELECT FROM elders e WHERE e.id = {t}.elder_id)))",
         _mine("{t}.elder_id"),
     ),
+    "device_states": through("devices", "device_id", key="device_id"),
     "device_credentials": through("devices", "device_id", key="device_id"),
     "unclaimed_devices": Wall("true", why="nobody knows yet whose they are: whoever may register devices sees them"),
     # One of a registered device is its region's; one of an unknown device is anybody's to claim.

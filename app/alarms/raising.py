@@ -30,7 +30,8 @@ _REPEAT_GAP = timedelta(seconds=10)  # a bouncing button does not ring the promi
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What asks for an alarm: a device's event or a person's word. `presses` counts equal ones of one batch."""
+    """What asks for an alarm: a device's event or a person's word. `presses` counts equal ones of one batch;
+    `only_joins`: it is no news, and only an unresolved alarm takes it."""
 
     elder_id: UUID
     region_code: str
@@ -45,6 +46,7 @@ class Report:
     event_id: str | None = None
     presses: int = 1
     by: dict[str, Any] | None = None
+    only_joins: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +64,10 @@ _RAISE = sa.text(
                 CAST(:kind AS text[]), CAST(:severity AS text[]), CAST(:because AS text[]), CAST(:event AS uuid[]),
                 CAST(:device_id AS text[]), CAST(:event_id AS text[]), CAST(:occurred_at AS timestamptz[]),
                 CAST(:received_at AS timestamptz[]), CAST(:late AS bool[]), CAST(:repeats AS int[]),
-                CAST(:plan AS text[]), CAST(:next_at AS timestamptz[]), CAST(:entry AS uuid[]), CAST(:by AS text[]))
+                CAST(:plan AS text[]), CAST(:next_at AS timestamptz[]), CAST(:entry AS uuid[]), CAST(:by AS text[]),
+                CAST(:only_joins AS bool[]))
             AS r(id, elder_id, region_code, kind, severity, because, event, device_id, event_id, occurred_at,
-                 received_at, late, repeats, plan, next_at, entry, by)
+                 received_at, late, repeats, plan, next_at, entry, by, only_joins)
     ),
     raised AS (
     INSERT INTO alarms AS a (id, elder_id, region_code, kind, severity, state, because, trigger_event,
@@ -74,7 +77,11 @@ _RAISE = sa.text(
            r.because || coalesce(CAST(:status_notes AS jsonb) ->> e.status_reason, ''), r.event, r.device_id,
            r.event_id, r.occurred_at, r.received_at, r.late, :now, r.repeats, CAST(r.plan AS jsonb), :now, 0, 0,
            r.next_at, 1
-    FROM report r LEFT JOIN elders e ON e.id = r.elder_id ORDER BY r.elder_id, r.kind
+    FROM report r LEFT JOIN elders e ON e.id = r.elder_id
+    WHERE NOT r.only_joins OR EXISTS (
+        SELECT FROM alarms o WHERE o.elder_id = r.elder_id AND o.kind = r.kind AND o.state <> 'resolved'
+    )
+    ORDER BY r.elder_id, r.kind
     ON CONFLICT (elder_id, kind) WHERE state <> 'resolved' DO UPDATE SET
         repeats = a.repeats + excluded.repeats + 1,
         severity = CASE WHEN more_urgent(excluded.severity, a.severity) THEN excluded.severity ELSE a.severity END,
@@ -150,7 +157,8 @@ def _merge(reports: Sequence[Report]) -> list[Report]:
             merged[key] = report
         else:
             urgent = min(first, report, key=lambda r: r.severity.rank)
-            merged[key] = replace(first, presses=first.presses + report.presses, severity=urgent.severity)
+            news = first if report.only_joins or not first.only_joins else report
+            merged[key] = replace(news, presses=first.presses + report.presses, severity=urgent.severity)
     return sorted(merged.values(), key=lambda r: (r.elder_id.bytes, r.kind.value))
 
 
@@ -173,6 +181,7 @@ def _columns(reports: list[Report], plans: list[Plan], now: datetime) -> dict[st
         "repeats": [r.presses - 1 for r in reports],
         "plan": [plan.text for plan in plans],
         "entry": [new_uuid(now) for _ in reports],
+        "only_joins": [r.only_joins for r in reports],
         "by": [msgspec.json.encode(r.by).decode() if r.by else None for r in reports],
         "next_at": [next_time(plan, step=0, plan_from=now, now=now) for plan in plans],
     }

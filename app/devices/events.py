@@ -15,7 +15,10 @@ LONGEST_WAIT = timedelta(days=30)  # no gateway keeps a message longer: an older
 
 @dataclass(frozen=True, slots=True)
 class Sos:
+    """`unsaid`: the button's word is missing. It is a press whose word was lost, or takes back the one before it."""
+
     type: ClassVar[str] = "sos"
+    unsaid: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +199,9 @@ def words_of(event: Event) -> dict[str, Any]:
             return dict(readings)
         case Status(online):
             return {"online": online}
-        case Sos() | Cancel() | Heartbeat() | FallWarning():
+        case Sos(unsaid):
+            return {"unsaid": True} if unsaid else {}
+        case Cancel() | Heartbeat() | FallWarning():
             return {}
         case _:
             assert_never(event)
@@ -233,7 +238,7 @@ class Observation:
 
     `device_time` is the device's own clock (None: it gave none); `occurred_at` is the best knowledge of when it
     happened; `late` marks a clock or a delivery more than five minutes off: it never suppresses anything.
-    `faults` are fields that could not be read and were taken as unknown.
+    `faults` are fields that could not be read and were taken as unknown. `alone`: the message says nothing else.
     """
 
     device_id: DeviceId
@@ -249,6 +254,7 @@ class Observation:
     data: dict[str, Any] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
     source: Source = NATIVE
+    alone: bool = False
 
 
 def place_in_time(device_time: datetime | None, received_at: datetime) -> tuple[datetime, bool]:

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from app.db import Hands
 from app.devices.codec import Rejected
+from app.devices.edges import Because, Edge, State, field_of, value_of
 from app.devices.events import Frame, Observation, Status
 from app.discretion import without_numbers_of_people
 from app.ids import new_uuid
@@ -26,7 +27,8 @@ _ROOM = 1_048_576  # bytes of one quarantined payload that are kept
 
 @dataclass(slots=True)
 class Journalled:
-    """An observation and what the journal knows of it. `fresh`: not seen before; `known`: a registered device."""
+    """An observation and what the journal knows of it. `fresh`: not seen before; `known`: a registered device; `edge`:
+    whether it is news beside what the device said before, which `states.settle` decides."""
 
     seen: Observation
     id: UUID
@@ -35,21 +37,32 @@ class Journalled:
     elder_id: UUID | None = None
     region_code: str | None = None
     kind: str | None = None
+    state: State | None = None  # what was known of the field before
+    edge: Edge = Edge.NEWS
+    edge_reason: Because = Because.HAPPENED
 
 
 # The wearer is whoever wore the device when it happened; where nobody did (a clock that is wrong, a device in a
 # drawer) whoever wears it as the message arrives: better a person asked in vain than an alarm of nobody.
 # The look-ups are lateral with a limit: one index probe a row, whatever the planner believes about the batch. Bindings
-# of a device do not overlap, so the last that began by then is the only one that can hold.
+# of a device do not overlap, so the last that began by then is the only one that can hold. What is known of the field is
+# read beside it. A retained message is known by its content; when the field was otherwise in between, the same content is
+# another event.
 _WRITE = sa.text(
     """
     WITH placed AS (
-        SELECT i.*, d.region_code AS device_region, d.kind, coalesce(worn.elder_id, wears.elder_id) AS elder_id
+        SELECT i.id, i.device_id, i.type, i.occurred_at, i.device_time, i.received_at, i.late, i.data, i.place,
+               d.region_code AS device_region, d.kind, coalesce(worn.elder_id, wears.elder_id) AS elder_id,
+               CASE WHEN s.value <> i.value AND starts_with(i.event_id, 'retained:')
+                    THEN i.event_id || '@' || extract(epoch FROM s.since) ELSE i.event_id END AS event_id,
+               s.value, s.since, s.said_at, s.began_at, s.peak, s.told_until, s.raised_at, s.raises, s.stray_at,
+               s.stray_heard_at, s.version
         FROM unnest(CAST(:id AS uuid[]), CAST(:device_id AS text[]), CAST(:type AS text[]),
                     CAST(:event_id AS text[]), CAST(:occurred_at AS timestamptz[]),
                     CAST(:device_time AS timestamptz[]), CAST(:received_at AS timestamptz[]),
-                    CAST(:late AS bool[]), CAST(:data AS text[]), CAST(:guard AS text[])) WITH ORDINALITY
-             AS i(id, device_id, type, event_id, occurred_at, device_time, received_at, late, data, guard, place)
+                    CAST(:late AS bool[]), CAST(:data AS text[]), CAST(:guard AS text[]), CAST(:field AS text[]),
+                    CAST(:value AS text[])) WITH ORDINALITY
+             AS i(id, device_id, type, event_id, occurred_at, device_time, received_at, late, data, guard, field, value, place)
         CROSS JOIN LATERAL (
             SELECT region_code, kind FROM devices
             WHERE device_id = i.device_id AND (i.guard IS NULL OR i.guard = profile) LIMIT 1
@@ -62,6 +75,9 @@ _WRITE = sa.text(
             SELECT b.elder_id, b.unbound_at FROM bindings b
             WHERE worn.elder_id IS NULL AND b.device_id = i.device_id ORDER BY b.bound_at DESC LIMIT 1
         ) wears ON wears.unbound_at IS NULL
+        LEFT JOIN LATERAL (
+            SELECT * FROM device_states WHERE i.field IS NOT NULL AND device_id = i.device_id AND field = i.field LIMIT 1
+        ) s ON true
     ),
     written AS (
         INSERT INTO device_events (id, device_id, elder_id, type, event_id, occurred_at, device_time, received_at,
@@ -82,7 +98,9 @@ _WRITE = sa.text(
           AND (d.last_seen_at IS NULL AND r.seen_at IS NOT NULL OR r.seen_at > d.last_seen_at + interval '1 second'
                OR d.online IS DISTINCT FROM r.online OR r.battery IS DISTINCT FROM d.battery AND r.battery IS NOT NULL)
     )
-    SELECT p.place, p.elder_id, coalesce(e.region_code, p.device_region) AS region_code, w.id IS NOT NULL AS fresh, p.kind
+    SELECT p.place, p.elder_id, coalesce(e.region_code, p.device_region) AS region_code, w.id IS NOT NULL AS fresh, p.kind,
+           p.value, p.since, p.said_at, p.began_at, p.peak, p.told_until, p.raised_at, p.raises, p.stray_at,
+           p.stray_heard_at, p.version
     FROM placed p LEFT JOIN written w ON w.id = p.id
     LEFT JOIN LATERAL (SELECT region_code FROM elders WHERE id = p.elder_id LIMIT 1) e ON true
     """
@@ -110,12 +128,16 @@ async def write(session: Hands, observations: Sequence[Observation]) -> list[Jou
         "late": [one.late for one in seen],
         "data": [_data(one) for one in seen],
         "guard": [_guard(one) for one in seen],
+        "field": [field_of(one) for one in seen],
+        "value": [value_of(one.event) for one in seen],
         **_state(observations),
     })  # fmt: skip
     journalled = [Journalled(one, id_) for one, id_ in zip(seen, ids, strict=True)]
-    for place, elder_id, region_code, fresh, kind in rows:
+    for place, elder_id, region_code, fresh, kind, *state in rows:
         one = journalled[place - 1]
         one.known, one.fresh, one.elder_id, one.region_code, one.kind = True, fresh, elder_id, region_code, kind
+        if state[0] is not None:
+            one.state = State(*state)
     return journalled
 
 

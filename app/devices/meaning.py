@@ -116,6 +116,7 @@ class Field:
 
     `values`: a value (as `value_key` writes it; `*`: any other) → the role and whether it holds; None: it says nothing.
     `unit` of a time: s, ms, us, ns; None: told by its size. `meant`: the role of a product that has this field.
+    `null_presses`: its null may be a press whose word was lost, which what came before decides.
     """
 
     role: Role
@@ -123,6 +124,7 @@ class Field:
     values: Mapping[str, tuple[Role, bool] | None] | None = None
     unit: str | None = None
     meant: DeviceKind | None = None
+    null_presses: bool = False
 
 
 def condition(role: Role, holds: bool) -> Event | None:
@@ -187,6 +189,8 @@ class Gathered:
         mapped = (spec.values or {}).get(value_key(value), _UNMAPPED) if value is not None else _UNMAPPED
         if mapped is not _UNMAPPED:
             self._mapped(spec, spec.values or {}, name, value, at)
+        elif value is None and spec.null_presses:
+            self.say(Press("", spec.meant), kind, name, at)
         elif word.lower() in _NO_WORD or not storable(word):
             self.say(Cleared("press"), kind, name, at)  # the word is taken back: not an event
         elif word.lower() in _SOS_WORDS:
@@ -376,9 +380,10 @@ def observations(
         content = b"%d %s %s" % (part, frame.topic.encode(errors="replace"), frame.payload)
         event_id = "retained:" + hashlib.sha256(content).hexdigest()[:32]
     kind = registered.kind if registered else None
+    alone = len(said) == 1 and gathered.battery is None and gathered.rssi is None
     result: list[Decoded] = [
         _observation(frame, DeviceId(device_id), number, one, gathered, Source(profile, one.field or None, one.kind, guarded),
-                     event_id, kind)
+                     event_id, kind, alone)
         for number, one in enumerate(said)
     ]  # fmt: skip
     return result + [Rejected(reject.reason, reject.detail, device_id) for reject in gathered.rejects]
@@ -393,6 +398,7 @@ def _observation(
     source: Source,
     event_id: str | None,
     kind: DeviceKind | None,
+    alone: bool,
 ) -> Observation:
     event = in_role(said.event, kind)
     if isinstance(event, Fall) and gathered.confidence is not None:
@@ -424,6 +430,7 @@ def _observation(
         data=data,
         faults=tuple(gathered.faults[:20]) if first else (),
         source=source,
+        alone=alone,
     )
 
 

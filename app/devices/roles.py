@@ -29,9 +29,11 @@ def in_role(event: Event, kind: DeviceKind | None) -> Event:
         case Press(word, meant):
             match kind or meant:
                 case DeviceKind.SOS_BUTTON:
-                    return Sos()
+                    return Sos(unsaid=not word)
                 case DeviceKind.FALL_DETECTOR if word == "fall":
                     return Fall()
+                case DeviceKind() if not word:
+                    return Cleared("press")
                 case _:
                     return event
         case Switch(on=on):

@@ -91,6 +91,32 @@ class DeviceEvent(SQLModel, table=True):
     data: dict[str, Any] = Field(sa_column=sa.Column(JSONB, nullable=False))
 
 
+class DeviceState(SQLModel, table=True):
+    """What is known of one field of a device, so that what it says again is told from news (`app.devices.edges.State`). A
+    row of another process's hand is not overwritten: `version` is compared and set. Without a foreign key, which would cost
+    a row lock for each field a device ever says: only what the journal knows is written."""
+
+    __tablename__ = "device_states"
+    __table_args__ = (
+        # Written with nearly every change: room on the page keeps those updates off the index (HOT).
+        {"postgresql_with": {"fillfactor": "70"}},
+    )
+
+    device_id: str = Field(primary_key=True, max_length=128)
+    field: str = Field(sa_column=sa.Column(sa.Text, primary_key=True))
+    value: str = Field(sa_column=sa.Column(sa.Text, nullable=False))
+    since: datetime = Field(sa_column=moment())
+    said_at: datetime = Field(sa_column=moment())
+    began_at: datetime | None = Field(default=None, sa_column=moment(nullable=True))
+    peak: int = Field(sa_column=sa.Column(sa.SmallInteger, nullable=False))
+    told_until: datetime | None = Field(default=None, sa_column=moment(nullable=True))
+    raised_at: datetime | None = Field(default=None, sa_column=moment(nullable=True))
+    raises: int = Field(sa_column=sa.Column(sa.Integer, nullable=False))
+    stray_at: datetime | None = Field(default=None, sa_column=moment(nullable=True))
+    stray_heard_at: datetime | None = Field(default=None, sa_column=moment(nullable=True))
+    version: int = Field(sa_column=sa.Column(sa.Integer, nullable=False))
+
+
 class UnclaimedDevice(SQLModel, table=True):
     """A device that speaks but that nobody registered."""
 

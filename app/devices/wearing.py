@@ -9,7 +9,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.devices import catalogue
+from app.devices import catalogue, states
 from app.devices.tables import Device
 from app.devices.vocabulary import DeviceKind
 from app.ids import new_uuid
@@ -47,6 +47,7 @@ async def bind(session: AsyncSession, device: Device, *, elder_id: UUID, region_
         sa.text("INSERT INTO bindings (id, device_id, elder_id, bound_at) VALUES (:id, :device_id, :elder_id, :now)"),
         {"id": new_uuid(now), "device_id": device.device_id, "elder_id": elder_id, "now": now},
     )
+    await states.forget(session, device.device_id)
     device.region_code = region_code
     device.version += 1
     await session.flush()

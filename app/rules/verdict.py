@@ -29,11 +29,12 @@ class AlarmKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Raise:
-    """Raise an alarm of this kind, or join the one that is unresolved."""
+    """Raise an alarm of this kind, or join the one that is unresolved. `only_joins`: said again; it raises none."""
 
     kind: AlarmKind
     severity: Severity
     because: str
+    only_joins: bool = False
 
 
 @dataclass(frozen=True, slots=True)

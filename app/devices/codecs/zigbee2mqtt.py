@@ -26,7 +26,7 @@ _MAYBE = (Role.FALL_WARNING, True)
 _OPEN, _CLOSED = (Role.DOOR, True), (Role.DOOR, False)
 
 FIELDS: Final[Mapping[str, Field]] = {
-    "action": Field(Role.PRESS),
+    "action": Field(Role.PRESS, null_presses=True),
     "sos": Field(Role.SOS, FieldKind.ALARM_STATE),
     "emergency": Field(Role.SOS, FieldKind.ALARM_STATE),
     "contact": Field(Role.DOOR, values={"true": _CLOSED, "false": _OPEN}),  # contact made: the door is shut
@@ -51,7 +51,7 @@ FIELDS: Final[Mapping[str, Field]] = {
     "battery": Field(Role.BATTERY),
 }
 _SOLD_AS_SOS: Final = {"HS1EB", "HS1EB-E", "TS0215A_sos", "TS0601_sos", "SEB01ZB"}
-_ACTION_OF_SOS: Final = {**FIELDS, "action": Field(Role.PRESS, meant=DeviceKind.SOS_BUTTON)}
+_ACTION_OF_SOS: Final = {**FIELDS, "action": Field(Role.PRESS, meant=DeviceKind.SOS_BUTTON, null_presses=True)}
 
 
 class _Definition(msgspec.Struct):
