@@ -298,6 +298,46 @@ def rotate_keys(
         raise typer.Exit(1) from None
 
 
+@cli.command()
+def replay(
+    events: Annotated[
+        Path | None, typer.Option(help="A recording: one event a line (docs/rules.md). `-`: standard input.")
+    ] = None,
+    elder: Annotated[UUID | None, typer.Option(help="Or an elder's own journal, which is only read.")] = None,
+    rules: Annotated[Path | None, typer.Option(help="Settings to try, in the form of PUT /api/v1/rules.")] = None,
+    begins: Annotated[
+        str, typer.Option("--from", help="Print alarms from this moment on; what came before is only learned from.")
+    ] = "",
+    ends: Annotated[
+        str, typer.Option("--to", help="Let time pass up to this moment; as a rule, to the last event.")
+    ] = "",
+    dementia: Annotated[bool, typer.Option(help="For a recording: the person has dementia.")] = False,
+) -> None:
+    """Run recorded events through the rules in virtual time; prints the alarms as JSON lines. Changes nothing."""
+    if (events is None) == (elder is None):
+        raise typer.BadParameter("give one of --events FILE and --elder ID", param_hint="--events")
+    from app.clock import system_clock
+    from app.watches import replaying
+
+    tz = replaying.timezone()
+    span = replaying.Span.read(begins, ends, tz)
+    tried = replaying.read_rules(rules)
+    if events is not None:
+        bad = replaying.from_file(events, tried, span, tz, dementia=dementia, write=print)
+        for one in bad:
+            print(one, file=sys.stderr)
+        if bad:
+            raise typer.Exit(1)
+        return
+    assert elder is not None
+    wanted = elder
+
+    async def read(session: AsyncSession) -> None:
+        await replaying.from_journal(session, wanted, tried, span, tz, now=system_clock(), write=print)
+
+    _with_database(_settings(), read, migrate_first=False)
+
+
 @cli.command("new-key")
 def print_key() -> None:
     """Print 32 random bytes in base64, for SHOUWANG_DATA_KEY or SHOUWANG_TOKEN_KEY."""

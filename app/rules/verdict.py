@@ -25,6 +25,30 @@ class AlarmKind(StrEnum):
     GAS = "gas"
     WATER_LEAK = "water_leak"
     REPORTED = "reported"  # a person reports it
+    # What did not happen, noticed over time (app/rules/watching.py).
+    NO_ACTIVITY = "no_activity"  # no sign of life at home
+    NIGHT_EXIT = "night_exit"  # out by night, and not back
+    DOOR_LEFT_OPEN = "door_left_open"
+    BED_EXIT = "bed_exit"  # the bed left by night, and not returned to
+    # How the devices themselves are: work for the duty desk, no reason to wake a family.
+    DEVICE_SILENT = "device_silent"
+    BATTERY_LOW = "battery_low"
+    TAMPER = "tamper"
+    FLAPPING = "flapping"
+    CLOCK_WRONG = "clock_wrong"
+    BRIDGE_OFFLINE = "bridge_offline"
+
+
+DEVICE_HEALTH = frozenset(
+    {
+        AlarmKind.DEVICE_SILENT,
+        AlarmKind.BATTERY_LOW,
+        AlarmKind.TAMPER,
+        AlarmKind.FLAPPING,
+        AlarmKind.CLOCK_WRONG,
+        AlarmKind.BRIDGE_OFFLINE,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,7 @@ def _event(frame: Frame, device: str, body: dict[str, Any]) -> Decoded:
     if kind not in TYPES:
         return Rejected(RejectReason.UNKNOWN_TYPE, f"`type` must be one of {', '.join(TYPES)}", device)
     faults: list[str] = []
-    event = _read(kind, body, faults)
+    event = read_event(kind, body, faults)
     if isinstance(event, str):
         return Rejected(RejectReason.BAD_FIELD, event, device)
     device_time = _time(body.get("ts"), faults)
@@ -133,7 +133,7 @@ def _event(frame: Frame, device: str, body: dict[str, Any]) -> Decoded:
     )
 
 
-def _read(kind: str, body: dict[str, Any], faults: list[str]) -> Event | str:
+def read_event(kind: str, body: dict[str, Any], faults: list[str]) -> Event | str:
     """The event, or what is wrong with a field it cannot do without."""
     match kind:
         case "sos":

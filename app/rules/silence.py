@@ -1,0 +1,100 @@
+"""No sign of life while somebody should be at home: how long a home may be quiet, and what is said when it is longer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from app.rules import past
+from app.rules.home import Home, Where, where_at
+from app.rules.past import Limit
+from app.rules.verdict import AlarmKind, Severity
+from app.rules.watching import Condition, Stage, View, spell
+from app.words import say
+
+
+class Deadline(NamedTuple):
+    """When a quiet has lasted too long, and by which figures."""
+
+    at: float
+    since: float
+    limit: str  # the limit in words
+
+
+def no_activity(home: Home, view: View, now: float) -> Iterator[Condition]:
+    """Somebody is at home, or nobody can tell, and no sensor sees anybody."""
+    rules = view.rules.no_activity
+    if not rules.enabled or not view.present or not home.moved or home.bridge_down:
+        return
+    if home.inside and where_at(home, now) in (Where.OUT, Where.DOOR):
+        return
+    found = deadline(home, view)
+    if found is None:
+        return
+
+    def because(at: float) -> str:
+        return say(
+            "because.no_activity", spell=spell(at - found.since), time=view.clock(found.since),
+            place=view.place_of(home.by), limit=found.limit,
+        )  # fmt: skip
+
+    grown = found.at + rules.grows_after_minutes * 60
+    stages = (Stage(found.at, Severity.MAJOR), Stage(grown, Severity.CRITICAL))
+    yield Condition(AlarmKind.NO_ACTIVITY, found.since, stages, because, home.by or None, waits_anew=True)
+
+
+def deadline(home: Home, view: View) -> Deadline | None:
+    """Until when a home may be quiet. None: nothing in it could tell."""
+    rules = view.rules.no_activity
+    if not home.inside:
+        if not home.contact:
+            return None
+        limit = rules.door_only_minutes
+        return Deadline(home.moved + limit * 60, home.moved, say("limit.door_only", spell=spell(limit * 60)))
+    since = max(home.heard, home.bridge_back)
+    found = _quiet_until(home, view, since)
+    resting = home.moved + rules.resting_minutes * 60
+    if home.heard > home.moved and resting < found.at and not view.bedridden:
+        return Deadline(resting, home.moved, say("limit.resting", spell=spell(rules.resting_minutes * 60)))
+    return found
+
+
+def _quiet_until(home: Home, view: View, since: float) -> Deadline:
+    rules = view.rules.no_activity
+    local = view.local(since)
+    begins, ends = past.own_day(home.past, rules)
+    day = limit_at(home, view, local.hour, by_day=True)
+    if begins <= local.hour * 60 + local.minute < ends:
+        return Deadline(since + day.minutes * 60, since, in_words(day, local.hour))
+    night = limit_at(home, view, local.hour, by_day=False)
+    # Whoever slept owes a sign when the day has begun and its ceiling has passed, even within the night's limit: what is
+    # learned of the day's quiet says nothing about a long sleep.
+    by_night = since + night.minutes * 60
+    by_morning = view.next_time(since, begins) + rules.ceiling_minutes * 60
+    if by_morning < by_night:
+        clock = f"{begins // 60:02d}:{begins % 60:02d}"
+        return Deadline(by_morning, since, say("limit.morning", time=clock, spell=spell(rules.ceiling_minutes * 60)))
+    return Deadline(by_night, since, in_words(night, local.hour))
+
+
+def limit_at(home: Home, view: View, hour: int, *, by_day: bool) -> Limit:
+    """The limit for a quiet that begins in this hour."""
+    rules = view.rules.no_activity
+    if not by_day:
+        return past.limit(home.past, hour, rules.night_floor_minutes, rules.night_ceiling_minutes, rules)
+    ceiling = rules.ceiling_minutes
+    if not home.contact and home.past.days >= rules.learn_days and rules.learn:
+        # Nobody sees the person leave: quiet may be a walk, and is learned as far as a higher ceiling lets it.
+        ceiling = max(ceiling, rules.unseen_ceiling_minutes)
+    return past.limit(home.past, hour, rules.floor_minutes, ceiling, rules)
+
+
+def in_words(limit: Limit, hour: int) -> str:
+    """How a limit came about, for the people who read the alarm."""
+    allowed = spell(limit.minutes * 60)
+    if limit.longest is None:
+        return say("limit.unlearned", spell=allowed)
+    return say(
+        "limit.learned", spell=allowed, days=limit.days, hour=hour, longest=spell(limit.longest * 60),
+        floor=spell(limit.floor * 60), ceiling=spell(limit.ceiling * 60),
+    )  # fmt: skip
