@@ -147,8 +147,9 @@ WALLS: Mapping[str, Wall] = {
     "device_states": through("devices", "device_id", key="device_id"),
     "device_credentials": through("devices", "device_id", key="device_id"),
     "unclaimed_devices": Wall("true", why="nobody knows yet whose they are: whoever may register devices sees them"),
-    # One of a registered device is its region's; one of an unknown device is anybody's to claim.
+    # Of a registered device: its region's; of an unknown device: anybody's to claim.
     "rejected_messages": Wall(f"coalesce({_inside('device_region({t}.device_id)')}, true)"),
+    "zigbee_names": Wall(f"""coalesce({_inside("device_region('zigbee:' || {t}.address)")}, true)"""),
     # --- accounts
     "users": by_region(visitor=f"{{t}}.id = {_setting(PRINCIPAL, 'uuid')}"),
     "logins": through("users", "user_id"),
@@ -175,5 +176,4 @@ WALLS: Mapping[str, Wall] = {
     "known_places": server_only("asked before anybody is known"),
     "heartbeats": server_only("what processes say of themselves"),
     "webhook_fan_out": server_only("how far a worker has read"),
-    "zigbee_names": server_only("read when a gateway's messages are decoded"),
 }

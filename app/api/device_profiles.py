@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 
 from app.access import audit
 from app.access.vocabulary import Right
+from app.access.wall import beyond
 from app.api import pages
 from app.api.bodies import Body, etag, if_match
 from app.api.context import NowDep, PartsDep, PrincipalDep, SessionDep, needs
@@ -212,7 +213,7 @@ async def change_profile(
     if body.name != name:
         raise InvalidInput("a profile keeps its name: devices are registered under it", field="name")
     _check(body, parts.codecs)
-    if kept.profile.extends != body.extends and await catalogue.devices_under(session, name):
+    if kept.profile.extends != body.extends and await _devices_under(session, name):
         raise Conflict("devices are registered under it, and their ids belong to what it extends", field="extends")
     await catalogue.put_profile(session, body, source=ProfileSource.API, file=None, now=now)
     _note(session, who, "device_profile.changed", body, now)
@@ -232,7 +233,7 @@ async def remove_profile(
 ) -> None:  # fmt: skip
     """Refused while devices are registered under it: their messages would go to quarantine."""
     kept = await _own(session, who, parts.codecs, name, match)
-    used = await catalogue.devices_under(session, name)
+    used = await _devices_under(session, name)
     if used:
         raise Conflict(f"{used} devices are registered under this profile; register them under another one first")
     await catalogue.withdraw_profile(session, name, now=now)
@@ -261,9 +262,14 @@ async def _own(session: Any, who: Any, codecs: Any, name: str, match: int | None
         raise Conflict(f"the profile is kept in the file {kept.file}; change it there and start the server again")
     if match is not None and match != kept.version:
         raise VersionMismatch("the profile was changed in between; read it again")
-    if await catalogue.devices_under(session, name, outside=who.region_code):
+    if await _devices_under(session, name, outside=who.region_code):
         raise Conflict("devices outside your region are read by this profile")
     return kept
+
+
+async def _devices_under(session: Any, name: str, *, outside: str | None = None) -> int:
+    async with beyond(session, "a profile reads the devices of every region"):
+        return await catalogue.devices_under(session, name, outside=outside)
 
 
 async def _shown(session: Any, name: str, response: Response) -> DeviceProfileOut:

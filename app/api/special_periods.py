@@ -133,7 +133,7 @@ def _may(who: Principal, kind: SpecialKind) -> None:
 @router.post(
     "/special-periods", dependencies=[needs(Right.VISITS_WRITE)], status_code=201, summary="Enter a special period"
 )
-async def enter(
+async def enter_period(
     body: SpecialIn, response: Response, who: PrincipalDep, session: SessionDep, parts: PartsDep, now: NowDep
 ) -> SpecialOut:
     """More is due on these days for these classes of this place. A visit serves every period it falls into; nobody is
@@ -199,7 +199,7 @@ async def _to_change(
     responses=responses(404, 412),
     summary="Change a special period",
 )
-async def change(
+async def change_period(
     period_id: UUID,
     body: SpecialChange,
     response: Response,
@@ -234,7 +234,7 @@ async def change(
     responses=responses(404),
     summary="Cancel a special period",
 )
-async def cancel(period_id: UUID, who: PrincipalDep, session: SessionDep, parts: PartsDep, now: NowDep) -> None:
+async def cancel_period(period_id: UUID, who: PrincipalDep, session: SessionDep, parts: PartsDep, now: NowDep) -> None:
     """Nothing is due by it any more; it stays readable. One that has ended cannot be cancelled: there is proof to give."""
     row = await _to_change(session, who, period_id)
     await specials.cancel(session, row, now=now, today=now.astimezone(parts.tz).date())
@@ -279,7 +279,7 @@ class CompletionOut(pages.Page[Served]):
     responses=responses(404),
     summary="Who was visited in it and who was not",
 )
-async def completion(
+async def period_completion(
     period_id: UUID,
     who: PrincipalDep,
     session: SessionDep,
@@ -402,7 +402,10 @@ async def set_festivals(
     version: Annotated[int | None, Depends(if_match)] = None,
 ) -> FestivalSettingOut:
     """Periods that have not begun follow at once; those that were changed by hand or have begun stay."""
-    prefix = await _place(session, who, region_code)
+    try:
+        prefix = await _place(session, who, region_code)
+    except InvalidInput:
+        raise NotFound("no such region") from None
     row = await session.get(FestivalSetting, prefix, with_for_update=True)
     if version is not None and version != (row.version if row else 0):
         raise VersionMismatch("the setting changed since you read it; read it again")

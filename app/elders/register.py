@@ -417,7 +417,7 @@ async def visitor_names(session: AsyncSession, ids: Collection[UUID]) -> dict[UU
     """Who they are, for those who see what they did: a visit, a pairing. Also of somebody from outside the region."""
     query = select(col(Visitor.id), col(Visitor.name)).where(col(Visitor.id).in_(ids))
     async with beyond(session, "whoever sees a visit or a pairing sees the visitor's name"):
-        return dict((await session.execute(query)).tuples().all())
+        return {row.id: row.name for row in await session.execute(query)}
 
 
 async def must_be_visitor(session: AsyncSession, who: Principal, visitor_id: UUID) -> Visitor:
