@@ -26,6 +26,7 @@ from app.visits import daily, kept, reminders, specials
 log = logs.get("ticks")
 _EVERY_S = 0.5
 _REGISTER_EVERY_S = 60
+_LISTS_EVERY_S = 5  # a visitor's hour is kept to some seconds
 _REST = 4  # times as long as the work before it: a policy that touches 100,000 people must not hold up an alarm
 _KEEP_ANSWERS = timedelta(days=2)
 
@@ -48,6 +49,7 @@ class Ticks:
         common = {"coalesce": True, "max_instances": 1, "misfire_grace_time": 3600}
         self._scheduler.add_job(self._due, "interval", seconds=_EVERY_S, id="due", **common)
         self._scheduler.add_job(self._register, "interval", seconds=_REGISTER_EVERY_S, id="register", **common)
+        self._scheduler.add_job(self._lists, "interval", seconds=_LISTS_EVERY_S, id="lists", **common)
         self._scheduler.add_job(self._sweep, "interval", hours=1, id="sweep", **common)
         self._scheduler.start()
 
@@ -68,15 +70,20 @@ class Ticks:
             return await take_due_steps(session, now=self._clock(), tz=self._tz)
 
     async def _register(self) -> None:
+        await self._with_rests("keep the register", self.keep_register)
+
+    async def _lists(self) -> None:
+        await self._with_rests("keep the work lists", self.keep_lists)
+
+    async def _with_rests(self, what: str, work: Callable[[], Awaitable[int]]) -> None:
+        """Batch after batch until nothing is due, resting longer than it works."""
         try:
             began = time.monotonic()
-            while await self.keep_register():
+            while await work():
                 await asyncio.sleep(_REST * (time.monotonic() - began))
                 began = time.monotonic()
         except (SQLAlchemyError, OSError, TimeoutError) as error:
-            log.warning("could not keep the register; trying again", error=type(error).__name__)
-        except asyncio.CancelledError:
-            log.info("the register's work stops with the process, and goes on where it was")
+            log.warning(f"could not {what}; trying again", error=type(error).__name__)
 
     async def keep_register(self) -> int:
         """One batch of people whose class is due to be looked at (birthdays, ends of pauses, new policies), and one of
@@ -97,10 +104,11 @@ class Ticks:
             opened = await calendar.keep(session, today=today, tz=self._tz)
         async with transaction(self._sessions) as session:
             opened += await specials.plan_festivals(session, now=now, today=today)
-        return looked_at + len(due) + opened + await self._keep_duties(now)
+        return looked_at + len(due) + opened
 
-    async def _keep_duties(self, now: datetime) -> int:
+    async def keep_lists(self) -> int:
         """One batch of kept duties that are stale, of visitors and offices whose hour has come, of tasks nobody did."""
+        now = self._clock()
         today = now.astimezone(self._tz).date()
         async with transaction(self._sessions) as session:
             done = await kept.look_again(session, now=now, today=today, tz=self._tz)

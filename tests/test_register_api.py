@@ -200,6 +200,7 @@ def test_a_move_between_villages_keeps_its_history(live: Live) -> None:
     refused(live.admin.patch(path, json={"region_code": new, "moved_on": "2026-01-01"}), 422, "since")
     assert live.admin.patch(path, json={"region_code": new}).status_code == 200
     assert next((r["region_code"], r["until"]) for r in live.admin.items(f"{path}/residences")) == (new, None)
+    assert [r["region_code"] for r in live.admin.items(f"{path}/residences")] == [new, old]  # also within one day
     kinds = {entry["kind"] for entry in live.admin.items(f"{path}/timeline")}
     assert {"move", "classification"} <= kinds
 

@@ -122,7 +122,7 @@ async def test_the_kept_list_says_what_judging_everybody_says(world: World) -> N
     async def agree() -> tuple[list[str], list[str]]:
         for fresh in (False, True):
             if fresh:
-                await world.keep_register()
+                await keep_lists(world)
                 assert await world.value("SELECT count(*) FROM visit_duties WHERE look_on < '2026-11-01'") == 0
             for filters in ({"open": True}, {"overdue": True}, {"open": True, "care_level": CareLevel.KEY}):
                 assert await judged(world, **filters) == await by_everybody(world, **filters), (fresh, filters)
@@ -166,6 +166,13 @@ async def test_the_kept_list_says_what_judging_everybody_says(world: World) -> N
     assert {"乙", "丙"} <= set((await agree())[0])
 
 
+async def keep_lists(world: World) -> None:
+    """What the worker looks for every few seconds."""
+    await world.keep_register()
+    while await world.ticks.keep_lists():
+        pass
+
+
 class Postman:
     """Sends digests as a worker of its own does."""
 
@@ -180,7 +187,7 @@ class Postman:
         """It is this time, the worker looks and sends; who heard what since it came last."""
         self.world.clock.now = at
         self.world.forget()
-        await self.world.keep_register()
+        await keep_lists(self.world)
         await self.sending.drain()
         return [(heard.who, heard.type) for heard in self.world.heard]
 
@@ -204,7 +211,7 @@ async def test_a_visitor_is_told_once_a_day_at_the_chosen_hour(world: World) -> 
     postman = Postman(world)
     assert await postman.comes(local(7, 30)) == []
     world.dead("李志愿:sms")  # the next channel has it; voice calls are for alarms
-    two = await asyncio.gather(*(world.ticks.keep_register() for _ in range(2)))
+    two = await asyncio.gather(*(world.ticks.keep_lists() for _ in range(2)))
     assert two == [0, 0]
     assert await postman.comes(local(8)) == [("李志愿", "visits.due")]
     letter = world.expect_heard("李志愿", "visits.due", channel="webhook").letter
@@ -235,7 +242,7 @@ async def test_two_workers_write_a_message_once_and_alarms_do_not_wait_for_it(wo
     world.clock.now = local(7)
     elder = await world.elder()
     await world.visitor("李志愿", of=elder)
-    await world.keep_register()
+    await keep_lists(world)
     world.clock.now = local(8)
     stuck = asyncio.Event()
 
@@ -372,6 +379,30 @@ def test_a_round_is_proposed_accepted_and_not_planned_twice(live: Live) -> None:
     refused(live.admin.delete(f"/rounds/{made['id']}"), 409)
     assert len(live.admin.seen("/rounds/proposal", region_code=village, days=1)["stops"]) == 2
     assert alone["name"] == "丙"
+
+
+def test_a_visitor_has_their_own_list_and_their_own_round(live: Live) -> None:
+    village = live.village()
+    mine, other = live.elder(village, name="甲"), live.elder(village, name="乙")
+    account = live.user("visitor", village)
+    me, somebody = account.seen("/me")["visitor_id"], live.visitor(village)["id"]
+    live.admin.made(f"/elders/{mine['id']}/visitors", visitor_id=me, role="primary")
+    live.admin.made(f"/elders/{other['id']}/visitors", visitor_id=somebody, role="primary")
+    assert names(account.items("/visits/due")) == ["甲"]
+    assert names(account.items("/visits/due", open="true")) == ["甲"]
+    assert names(account.items("/visits/due", visitor_id=somebody)) == []
+    today = datetime.now(ZoneInfo("Asia/Shanghai")).date().isoformat()
+    refused(account.post("/rounds", json={"region_code": village, "from": today}), 403, "own")
+    made = account.made("/rounds", **{"visitor_id": me, "from": today, "days": 2})
+    assert [stop["elder"]["name"] for stop in made["stops"]] == ["甲"]
+    assert [one["id"] for one in account.items("/rounds")] == [made["id"]]
+    whole = live.admin.made("/rounds", **{"region_code": village, "from": today})
+    assert [stop["elder"]["name"] for stop in whole["stops"]] == ["乙"]
+    refused(account.get(f"/rounds/{whole['id']}"), 404)
+    assert account.seen(f"/visitors/{me}/digest")["data"]["visits"][0]["elder"]["name"] == "甲"
+    assert account.items("/tasks") == []
+    refused(account.post("/special-periods", json={"name": "x", "kind": "weather", "from": today, "to": today,
+                                                   "region_code": village, "visits_total": 1}), 403)  # fmt: skip
 
 
 def test_the_hours_of_a_region_and_of_a_visitor(live: Live) -> None:

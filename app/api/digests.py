@@ -174,6 +174,7 @@ async def set_region_hours(
     response: Response,
     who: PrincipalDep,
     session: SessionDep,
+    parts: PartsDep,
     now: NowDep,
     version: Annotated[int | None, Depends(if_match)] = None,
 ) -> RegionHoursOut:
@@ -181,7 +182,9 @@ async def set_region_hours(
     prefix = normal_scope(region_code)
     await register.region_within(session, who, prefix.ljust(12, "0"))
     _check(body)
-    kept = await daily.set_hours(session, {"region_code": prefix}, body.model_dump(), version=version, now=now)
+    kept = await daily.set_hours(
+        session, {"region_code": prefix}, body.model_dump(), version=version, now=now, tz=parts.tz
+    )
     _note(session, who, "digests.set", "region", prefix, prefix, now, body)
     response.headers.update(etag(kept.version))
     return RegionHoursOut(own=True, **body.model_dump())
@@ -214,12 +217,15 @@ async def set_visitor_hours(
     response: Response,
     who: PrincipalDep,
     session: SessionDep,
+    parts: PartsDep,
     now: NowDep,
     version: Annotated[int | None, Depends(if_match)] = None,
 ) -> HoursOut:
     visitor = await register.visitor_within(session, who, visitor_id)
     _check(body)
-    kept = await daily.set_hours(session, {"visitor_id": visitor_id}, body.model_dump(), version=version, now=now)
+    kept = await daily.set_hours(
+        session, {"visitor_id": visitor_id}, body.model_dump(), version=version, now=now, tz=parts.tz
+    )
     _note(session, who, "digests.set", "visitor", visitor_id, visitor.region_code, now, body)
     response.headers.update(etag(kept.version))
     return HoursOut(own=True, **body.model_dump())

@@ -223,6 +223,14 @@ async def live_in(session: AsyncSession, elder: Elder, code: str, *, since: date
     last = await session.scalar(select(sa.func.max(col(Residence.since))).where(col(Residence.elder_id) == elder.id))
     if last is not None and since < last:
         raise InvalidInput(f"the elder lives where they are since {last}; a move comes after that", field="moved_on")
+    # Enrolled and moved on one day: where they were enrolled stays, as the place before that day.
+    await session.execute(
+        sa.text(
+            "UPDATE residences r SET since = since - 1 WHERE elder_id = :id AND since = :since AND region_code <> :code "
+            "AND NOT EXISTS (SELECT FROM residences b WHERE b.elder_id = r.elder_id AND b.since < r.since)"
+        ),
+        {"id": elder.id, "since": since, "code": code},
+    )
     values = {"region_code": code, "recorded_at": now, "recorded_by": by}
     statement = insert(Residence).values(id=new_uuid(now), elder_id=elder.id, since=since, **values)
     await session.execute(statement.on_conflict_do_update(index_elements=["elder_id", "since"], set_=values))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -82,13 +82,18 @@ async def plan(session: Hands, digest: Digest, *, now: datetime) -> bool:
             "region_code": digest.region_code,
             "title": digest.title,
             "text": digest.text,
-            "data": json.dumps(digest.data, default=str, ensure_ascii=False),
+            "data": json.dumps(digest.data, default=_plain, ensure_ascii=False),
             "now": now,
             "due_at": digest.due_at,
             "expires_at": digest.expires_at,
         },
     )
     return row.first() is not None
+
+
+def _plain(value: Any) -> str:
+    """RFC 3339 for times, text for the rest."""
+    return value.isoformat() if isinstance(value, date | datetime) else str(value)
 
 
 # `position` counts the person's channels that failed for good; the next one is looked up when it is taken.

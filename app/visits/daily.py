@@ -69,9 +69,15 @@ async def settings(session: AsyncSession) -> Settings:
 
 
 async def set_hours(
-    session: AsyncSession, of: Mapping[str, Any], fields: Mapping[str, Any], *, version: int | None, now: datetime
+    session: AsyncSession,
+    of: Mapping[str, Any],
+    fields: Mapping[str, Any],
+    *,
+    version: int | None,
+    now: datetime,
+    tz: ZoneInfo,
 ) -> DigestSetting:
-    """Keep a region's or a visitor's setting; whom it concerns waits for the next chosen hour. Raises
+    """Keep a region's or a visitor's setting; whom it concerns is looked at when the chosen hour comes next. Raises
     `VersionMismatch`."""
     [(name, value)] = of.items()
     query = select(DigestSetting).where(col(getattr(DigestSetting, name)) == value).with_for_update()
@@ -86,8 +92,15 @@ async def set_hours(
         for field, given in fields.items():
             setattr(row, field, given)
         row.version += 1
-    async with beyond(session, "timers are the worker's; this only lets those concerned be planned anew"):
-        await session.execute(_PLAN_ANEW, {"region": of.get("region_code"), "visitor": str(of.get("visitor_id"))})
+    hours = Hours(row.at, row.quiet_from, row.quiet_until, row.enabled)
+    values = {
+        "region": of.get("region_code"),
+        "visitor": str(of.get("visitor_id")),
+        "next_at": next_time(now, hours, tz),
+    }
+    await session.flush()
+    async with beyond(session, "timers are the worker's; this only says when it looks at those concerned"):
+        await session.execute(_PLAN_ANEW, values)
     return row
 
 
@@ -111,9 +124,11 @@ _SET = sa.text(
     WHERE t.kind = w.kind AND t.ref = w.ref
     """
 )
+# Who has a nearer setting is looked at too early by it, which does no harm: their own hours decide, and a day's message
+# is written once.
 _PLAN_ANEW = sa.text(
     """
-    UPDATE digest_timers t SET next_at = NULL
+    UPDATE digest_timers t SET next_at = :next_at
     WHERE CASE WHEN CAST(:region AS text) IS NULL THEN t.kind = 'visitor' AND t.ref = :visitor
                WHEN t.kind = 'region' THEN t.ref ^@ :region
                ELSE EXISTS (SELECT FROM visitors v WHERE v.id::text = t.ref AND v.region_code ^@ :region) END
