@@ -1,5 +1,5 @@
-"""The way of one event, on one page: decode → journal → the wearer at that time → is it news? → judge → raise → commit →
-acknowledge.
+"""The way of one event, on one page: decode → journal → the wearer at that time → is it news? → the home's state → judge →
+raise → commit → acknowledge.
 
 Natural batches: whatever arrived while the last commit was running is taken together. One event waits for nobody; ten
 thousand share a commit. Nothing is acknowledged to the broker before its row is committed; a message the database
@@ -35,6 +35,7 @@ from app.faults import crash_at
 from app.lanes import Away, Lane
 from app.rules import judge
 from app.rules.verdict import Calm, Nothing, Raise
+from app.watches import following
 
 log = logs.get("ingest")
 _BATCH = 500
@@ -109,7 +110,10 @@ class Ingest:
                 await catalogue.keep_names(session, one, now=now)
             await journal.quarantine(session, rejects, seal=self._seal)
             await states.settle(session, journalled)
-            await self._decide(session, [one for one in journalled if one.fresh], now)
+            fresh = [one for one in journalled if one.fresh]
+            await following.follow(session, fresh, now=now, tz=self._tz)
+            await following.nudge(session, [seen for seen, _ in observations], now=now)
+            await self._decide(session, fresh, now)
             crash_at("before_commit")
         _count(journalled, rejects, self._clock())
 

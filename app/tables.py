@@ -8,6 +8,7 @@ from app.notify import tables as notify
 from app.reports import tables as reports
 from app.visits import tables as visits
 from app.visits import work_tables as work
+from app.watches import tables as watches
 from app.webhooks import tables as webhooks
 
-__all__ = ["access", "alarms", "devices", "elders", "notify", "reports", "visits", "webhooks", "work"]
+__all__ = ["access", "alarms", "devices", "elders", "notify", "reports", "visits", "watches", "webhooks", "work"]

@@ -22,6 +22,7 @@ from app.db import Sessions, transaction
 from app.elders import classifying
 from app.reports import calendar
 from app.visits import daily, kept, reminders, specials
+from app.watches import due as watches
 
 log = logs.get("ticks")
 _EVERY_S = 0.5
@@ -48,6 +49,7 @@ class Ticks:
     def start(self) -> None:
         common = {"coalesce": True, "max_instances": 1, "misfire_grace_time": 3600}
         self._scheduler.add_job(self._due, "interval", seconds=_EVERY_S, id="due", **common)
+        self._scheduler.add_job(self._watch, "interval", seconds=_EVERY_S, id="watches", **common)
         self._scheduler.add_job(self._register, "interval", seconds=_REGISTER_EVERY_S, id="register", **common)
         self._scheduler.add_job(self._lists, "interval", seconds=_LISTS_EVERY_S, id="lists", **common)
         self._scheduler.add_job(self._sweep, "interval", hours=1, id="sweep", **common)
@@ -68,6 +70,21 @@ class Ticks:
         """One batch of due alarms in one transaction. Returns how many there were."""
         async with transaction(self._sessions) as session:
             return await take_due_steps(session, now=self._clock(), tz=self._tz)
+
+    async def _watch(self) -> None:
+        """Beside the escalations, so that many homes at once hold up no alarm that stands."""
+        try:
+            began = time.monotonic()
+            while await self.watch():
+                await asyncio.sleep(time.monotonic() - began)
+                began = time.monotonic()
+        except (SQLAlchemyError, OSError, TimeoutError) as error:
+            log.warning("could not look after the homes; looking again", error=type(error).__name__)
+
+    async def watch(self) -> int:
+        """One batch of homes that are due to be looked at. Returns how many there were."""
+        async with transaction(self._sessions) as session:
+            return await watches.take_due(session, now=self._clock(), tz=self._tz)
 
     async def _register(self) -> None:
         await self._with_rests("keep the register", self.keep_register)
@@ -91,6 +108,8 @@ class Ticks:
         come are opened. Returns how many there were."""
         now = self._clock()
         today = now.astimezone(self._tz).date()
+        async with transaction(self._sessions) as session:
+            await watches.begin(session, now=now)
         async with transaction(self._sessions) as session:
             looked_at = await classifying.take_due(session, now=now, today=today)
         async with transaction(self._sessions) as session:

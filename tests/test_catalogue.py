@@ -177,12 +177,15 @@ async def test_a_watch_that_may_hide_an_sos_gets_a_human_look(world: World, fami
     assert (await world.alarm(elder)).severity == "critical"
 
 
-async def test_a_suspected_fall_is_less_urgent_than_a_fall(world: World, families: Families) -> None:
+async def test_a_suspected_fall_is_no_alarm_until_nobody_moves(world: World, families: Families) -> None:
     elder = await families.device("zigbee2mqtt:hs2fd", "zigbee2mqtt", DeviceKind.FALL_DETECTOR)
     await families.say("zigbee2mqtt/hs2fd", {"fall_status": "fall_warning"})
-    assert (await world.alarm(elder)).severity == "major"
-    await families.say("zigbee2mqtt/hs2fd", {"fall_status": "fall_alarm"})
-    assert (await world.alarm(elder)).severity == "critical"
+    await world.live(minutes=1)
+    assert not await world.alarms(elder)
+    await world.live(minutes=1)
+    alarm = await world.alarm(elder)
+    assert (alarm.kind, alarm.severity) == ("fall", "critical")
+    assert "90秒" in alarm.because
 
 
 # --- names ---------------------------------------------------------------------------------------------------------------

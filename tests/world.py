@@ -306,13 +306,18 @@ class World:
         return await self.office(name, DutyRole.TOWNSHIP_DUTY, region=TOWNSHIP, **more)
 
     async def device(
-        self, elder: Person | None, device_id: str = "", *, kind: DeviceKind = DeviceKind.SOS_BUTTON
+        self,
+        elder: Person | None,
+        device_id: str = "",
+        *,
+        kind: DeviceKind = DeviceKind.SOS_BUTTON,
+        place: str | None = None,
     ) -> str:
         now = self.time()
         device_id = device_id or f"sos-{next(_numbers):05d}"
         async with transaction(self.sessions) as session:
             made = await wearing.register(
-                session, device_id=device_id, kind=kind, profile="native", place=None, region_code=VILLAGE, now=now
+                session, device_id=device_id, kind=kind, profile="native", place=place, region_code=VILLAGE, now=now
             )
             if elder is not None:
                 lives_in = (await register.names_of(session, [elder.id]))[elder.id][1]
@@ -397,6 +402,24 @@ class World:
             await self.settle()
         self.clock.now = end
         await self.settle()
+
+    async def watch(self) -> None:
+        """Every home that is due to be looked at, looked at."""
+        while await self.ticks.watch():
+            pass
+        await self.settle()
+
+    async def live(self, *, minutes: float) -> None:
+        """Live through the time with the rules over time: every look at the moment it is due."""
+        end = self.clock.now + timedelta(minutes=minutes)
+        for _ in range(2000):
+            await self.watch()
+            due = await self.value("SELECT min(due_at) FROM home_states")
+            if due is None or due > end:
+                break
+            self.clock.now = max(self.clock.now, due)
+        self.clock.now = end
+        await self.watch()
 
     # --- people answer -------------------------------------------------------------------------------------------------
 

@@ -136,6 +136,15 @@ WALLS: Mapping[str, Wall] = {
     "coverage_sums": by_region("place_code"),
     "coverage_stale": server_only("what triggers leave for the end of their transaction"),
     "coverage_calendar": server_only("how far the worker has counted"),
+    # --- watches
+    "home_states": by_elder(),
+    "watch_periods": by_elder(),
+    # Those of a region hold below it and are read by all; those of an elder belong to the elder.
+    "rule_versions": Wall(
+        "({t}.elder_id IS NULL OR EXISTS (SELECT FROM elders e WHERE e.id = {t}.elder_id))",
+        f"({{t}}.elder_id IS NULL OR {_mine('{t}.elder_id')})",
+        writes=f"({{t}}.elder_id IS NOT NULL OR {_inside('{t}.region_code')})",
+    ),
     # --- devices
     "devices": by_region(visitor=_WORN_BY_MINE),
     "bindings": by_elder(),

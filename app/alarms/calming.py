@@ -28,6 +28,7 @@ class Calming:
     because: str
     occurred_at: datetime
     device_id: str | None
+    reason: str = ""  # as people read it; empty: the elder said so
 
 
 async def calm(session: Hands, word: Calming, *, now: datetime) -> int:
@@ -61,7 +62,7 @@ async def calm(session: Hands, word: Calming, *, now: datetime) -> int:
             },
         )
         told = [
-            Planned(row.id, Purpose.CALMED, row.round + 1, say("reason.calmed"), who)
+            Planned(row.id, Purpose.CALMED, row.round + 1, word.reason or say("reason.calmed"), who)
             for who in await already_told(session, row.id)
         ]
         await outbox.plan(session, told, now=now)

@@ -18,12 +18,13 @@ from app.alarms.vocabulary import AlarmState
 from app.notify import outbox
 from app.notify.outbox import Planned, Recipient
 from app.notify.vocabulary import Purpose, Target
+from app.rules.verdict import DEVICE_HEALTH
 from app.words import say
 
 _BATCH = 100
 _DUE = sa.text(
     """
-    SELECT id, elder_id, region_code, state, step, round, plan, plan_from, acknowledged_by, acknowledged_at,
+    SELECT id, elder_id, kind, region_code, state, step, round, plan, plan_from, acknowledged_by, acknowledged_at,
            promise_due_at, attended_by, trigger_device_id, unreachable_since
     FROM alarms WHERE next_at <= :now ORDER BY next_at LIMIT :batch FOR UPDATE SKIP LOCKED
     """
@@ -72,7 +73,7 @@ def _find_step(row: Any, everyone: Everyone, now: datetime) -> tuple[Due, list[R
     while True:
         due = advance(plan, step=step, plan_from=row.plan_from, now=now)
         who = chosen(everyone, due.targets)
-        if reaches_a_person(who) or due.step >= len(plan.steps) - 1:
+        if reaches_a_person(who) or row.kind in DEVICE_HEALTH or due.step >= len(plan.steps) - 1:
             return due, who
         step = due.step
 
@@ -100,7 +101,7 @@ async def _promise_passed(session: AsyncSession, row: Any, everyone: Everyone, n
 async def _take(
     session: AsyncSession, row: Any, due: Due, who: list[Recipient], purpose: Purpose, reason: str, now: datetime
 ) -> None:
-    nobody = not reaches_a_person(who)
+    nobody = not reaches_a_person(who) and row.kind not in DEVICE_HEALTH  # for a device the desk is enough
     await session.execute(_STEP, {"id": row.id, "step": due.step, "next_at": due.next_at, "now": now, "nobody": nobody})
     await outbox.plan(session, [Planned(row.id, purpose, row.round + 1, reason, one) for one in who], now=now)
     await entries.write(

@@ -11,7 +11,8 @@ import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 from app.notify.vocabulary import Target
 from app.rules.verdict import Severity
@@ -52,12 +53,17 @@ class Plan:
         return cls(value["name"], steps, value["repeat_last_every_s"])
 
 
-def make_plan(name: str, steps: list[dict[str, Any]], repeat_last_every_s: int, *, severity: Severity) -> Plan:
-    """A plan from a policy's steps: what the district's policy demands at second 0, then the steps in order."""
+def make_plan(
+    name: str, steps: list[dict[str, Any]], repeat_last_every_s: int, *, severity: Severity, of_a_device: bool = False
+) -> Plan:
+    """A plan from a policy's steps: what the district's policy demands at second 0, then the steps in order. A device's
+    trouble is no emergency of a person: only the policy's own steps hold for it."""
     given = sorted((Step(s["after_s"], tuple(Target(t) for t in s["targets"])) for s in steps), key=lambda s: s.after_s)
     first = [target for step in given if step.after_s == 0 for target in step.targets]
-    if severity is not Severity.WARNING:
+    if severity is not Severity.WARNING and not of_a_device:
         first = [*AT_ONCE, *first]
+    if of_a_device and not first:
+        first = [Target.OPERATORS]
     later = tuple(step for step in given if step.after_s > 0)
     return Plan(name, (Step(0, tuple(dict.fromkeys(first))), *later), repeat_last_every_s)
 
@@ -75,6 +81,24 @@ def default_plan(severity: Severity) -> Plan:
     """What holds where nobody made a policy."""
     steps, repeat = _DEFAULTS[severity]
     return make_plan("default", steps, repeat, severity=severity)
+
+
+_MORNING: Final = 9
+_DAILY_S: Final = 86_400
+
+
+def desk_plan(severity: Severity, now: datetime, tz: ZoneInfo) -> Plan:
+    """What holds for troubles of devices where nobody made a policy: the duty desk at once and again each day; from minor
+    on the assigned visitors too, in the morning. No family is woken because of a battery (docs/adr/0031)."""
+    desk = Step(0, (Target.OPERATORS,))
+    if severity is Severity.WARNING:
+        return Plan("devices", (desk,), _DAILY_S)
+    local = now.astimezone(tz)
+    morning = local.replace(hour=_MORNING, minute=0, second=0, microsecond=0)
+    if morning <= local:
+        morning += timedelta(days=1)
+    visitors = Step(round((morning - local).total_seconds()), (Target.ASSIGNED_VISITORS, Target.OPERATORS))
+    return Plan("devices", (desk, visitors), _DAILY_S)
 
 
 @dataclass(frozen=True, slots=True)

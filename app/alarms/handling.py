@@ -105,6 +105,7 @@ async def resolve(
     note: str | None,
     now: datetime,
     tz: ZoneInfo,
+    tell_device: bool = True,
 ) -> None:
     """The end, with an outcome: terminal. What a real emergency asks for afterwards is asked in the same transaction."""
     await _move(
@@ -118,7 +119,8 @@ async def resolve(
     await outbox.cancel_waiting(session, alarm.id, ASKING | _LATER_WORDS)
     words = say("reason.resolved", outcome=say(f"outcome.{outcome.value}"))
     await _tell_others(session, alarm, Purpose.RESOLVED, words, by, now)
-    await _tell_device(session, alarm, say("device.resolved"), now)
+    if tell_device:
+        await _tell_device(session, alarm, say("device.resolved"), now)
     await _write(session, alarm, "resolved", by, now, outcome=outcome.value, note=note)
     await aftermath.ask(session, alarm.id, outcome, now=now, tz=tz)
 

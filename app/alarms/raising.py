@@ -22,7 +22,7 @@ from app.ids import new_uuid
 from app.notify import outbox
 from app.notify.outbox import Planned, Recipient
 from app.notify.vocabulary import ChannelKind, Purpose, RecipientType
-from app.rules.verdict import AlarmKind, Severity
+from app.rules.verdict import DEVICE_HEALTH, AlarmKind, Severity
 from app.words import language, say
 
 _REPEAT_GAP = timedelta(seconds=10)  # a bouncing button does not ring the promiser's phone ten times
@@ -85,6 +85,7 @@ _RAISE = sa.text(
     ON CONFLICT (elder_id, kind) WHERE state <> 'resolved' DO UPDATE SET
         repeats = a.repeats + excluded.repeats + 1,
         severity = CASE WHEN more_urgent(excluded.severity, a.severity) THEN excluded.severity ELSE a.severity END,
+        because = CASE WHEN more_urgent(excluded.severity, a.severity) THEN excluded.because ELSE a.because END,
         plan = CASE WHEN more_urgent(excluded.severity, a.severity) THEN excluded.plan ELSE a.plan END,
         plan_from = CASE WHEN more_urgent(excluded.severity, a.severity) THEN excluded.plan_from ELSE a.plan_from END,
         step = CASE WHEN more_urgent(excluded.severity, a.severity) THEN 0 ELSE a.step END,
@@ -114,7 +115,7 @@ async def raise_alarms(session: Hands, reports: Sequence[Report], *, now: dateti
     people, policies = await circle(
         session, [r.elder_id for r in merged], [r.region_code for r in merged], now=now, tz=tz
     )
-    plans = [policies.plan(r.severity, r.region_code) for r in merged]
+    plans = [policies.plan_for(r.kind, r.severity, r.region_code, now=now, tz=tz) for r in merged]
     rows = (await session.execute(_RAISE, _columns(merged, plans, now))).all()
     plan_of = {(r.elder_id, r.kind.value): plan for r, plan in zip(merged, plans, strict=True)}
     notices: list[Planned] = []
@@ -125,7 +126,7 @@ async def raise_alarms(session: Hands, reports: Sequence[Report], *, now: dateti
             told = chosen(people.get(row.elder_id, {}), plan.steps[0].targets)
             reason = say("reason.raised" if row.fresh else "reason.raised_again")
             notices += [Planned(row.id, Purpose.RAISED, row.round, reason, who) for who in told]
-            if not reaches_a_person(told):
+            if not reaches_a_person(told) and row.kind not in DEVICE_HEALTH:
                 # Nobody to tell in this instant: the next step costs no time.
                 await session.execute(
                     sa.text("UPDATE alarms SET next_at = :now WHERE id = :id"), {"now": now, "id": row.id}

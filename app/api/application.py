@@ -38,6 +38,7 @@ from app.api import (
     regions,
     reports,
     rounds,
+    rules,
     running,
     special_periods,
     stats,
@@ -45,6 +46,7 @@ from app.api import (
     tasks,
     users,
     visits,
+    watch_periods,
     webhooks,
 )
 from app.api.answer import AnswerIn, PageRefusal, refusal_page
@@ -118,7 +120,7 @@ def _include_api(app: FastAPI) -> None:
     areas = (
         auth, users, api_keys, audit_log, regions, elders, records, classification, consents, contacts, devices,
         credentials, device_profiles, policies, duties, visits, findings, tasks, alarms, webhooks, reports,
-        special_periods, stats, rounds, digests,
+        special_periods, stats, rounds, digests, rules, watch_periods,
     )  # fmt: skip
     for area in areas:
         guarded.include_router(area.router)

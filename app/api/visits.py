@@ -404,6 +404,12 @@ _TIMELINE = """
          FROM care_tasks t WHERE t.elder_id = :elder_id AND {task_before}
          ORDER BY t.asked_at DESC, t.id DESC LIMIT :limit)
         UNION ALL
+        (SELECT w.kind, w.created_at, w.id,
+                jsonb_build_object('id', w.id, 'begins_at', w.begins_at, 'ends_at', w.ends_at, 'note', w.note,
+                                   'ended_at', w.ended_at)
+         FROM watch_periods w WHERE w.elder_id = :elder_id AND {period_before}
+         ORDER BY w.created_at DESC, w.id DESC LIMIT :limit)
+        UNION ALL
         (SELECT 'move', r.recorded_at, r.id, jsonb_build_object('region_code', r.region_code, 'since', r.since)
          FROM residences r WHERE r.elder_id = :elder_id AND {move_before}
          ORDER BY r.recorded_at DESC, r.id DESC LIMIT :limit)
@@ -420,6 +426,7 @@ _TIMES = {
     "consent_before": ("k.recorded_at, k.id", Right.ELDERS_READ),
     "finding_before": ("s.at, s.id", Right.VISITS_READ),
     "task_before": ("t.asked_at, t.id", Right.VISITS_READ),
+    "period_before": ("w.created_at, w.id", Right.ELDERS_READ),
     "move_before": ("r.recorded_at, r.id", Right.ELDERS_READ),
 }
 
@@ -433,8 +440,8 @@ _TIMES = {
 async def elder_timeline(
     elder_id: UUID, who: PrincipalDep, session: SessionDep, limit: pages.Limit = 50, cursor: pages.Cursor = None
 ) -> pages.Page[TimelineItem]:
-    """Visits, attempts, alarms, notices, devices, consents, classes, statuses, assessments, findings, tasks and moves, newest
-    first: those that you may read in their own lists too."""
+    """Visits, attempts, alarms, notices, devices, consents, classes, statuses, assessments, findings, tasks, absences and
+    moves, newest first: those that you may read in their own lists too."""
     await register.elder_within(session, who, elder_id)
     before = pages.decode(cursor, datetime, UUID)
     older = "({}) < (:at, :id)" if before else "true"

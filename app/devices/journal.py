@@ -37,6 +37,7 @@ class Journalled:
     elder_id: UUID | None = None
     region_code: str | None = None
     kind: str | None = None
+    place: str | None = None
     state: State | None = None  # what was known of the field before
     edge: Edge = Edge.NEWS
     edge_reason: Because = Because.HAPPENED
@@ -52,7 +53,8 @@ _WRITE = sa.text(
     """
     WITH placed AS (
         SELECT i.id, i.device_id, i.type, i.occurred_at, i.device_time, i.received_at, i.late, i.data, i.place,
-               d.region_code AS device_region, d.kind, coalesce(worn.elder_id, wears.elder_id) AS elder_id,
+               d.region_code AS device_region, d.kind, d.place AS device_place,
+               coalesce(worn.elder_id, wears.elder_id) AS elder_id,
                CASE WHEN s.value <> i.value AND starts_with(i.event_id, 'retained:')
                     THEN i.event_id || '@' || extract(epoch FROM s.since) ELSE i.event_id END AS event_id,
                s.value, s.since, s.said_at, s.began_at, s.peak, s.told_until, s.raised_at, s.raises, s.stray_at,
@@ -64,7 +66,7 @@ _WRITE = sa.text(
                     CAST(:value AS text[])) WITH ORDINALITY
              AS i(id, device_id, type, event_id, occurred_at, device_time, received_at, late, data, guard, field, value, place)
         CROSS JOIN LATERAL (
-            SELECT region_code, kind FROM devices
+            SELECT region_code, kind, place FROM devices
             WHERE device_id = i.device_id AND (i.guard IS NULL OR i.guard = profile) LIMIT 1
         ) d
         LEFT JOIN LATERAL (
@@ -99,7 +101,7 @@ _WRITE = sa.text(
                OR d.online IS DISTINCT FROM r.online OR r.battery IS DISTINCT FROM d.battery AND r.battery IS NOT NULL)
     )
     SELECT p.place, p.elder_id, coalesce(e.region_code, p.device_region) AS region_code, w.id IS NOT NULL AS fresh, p.kind,
-           p.value, p.since, p.said_at, p.began_at, p.peak, p.told_until, p.raised_at, p.raises, p.stray_at,
+           p.device_place, p.value, p.since, p.said_at, p.began_at, p.peak, p.told_until, p.raised_at, p.raises, p.stray_at,
            p.stray_heard_at, p.version
     FROM placed p LEFT JOIN written w ON w.id = p.id
     LEFT JOIN LATERAL (SELECT region_code FROM elders WHERE id = p.elder_id LIMIT 1) e ON true
@@ -133,9 +135,10 @@ async def write(session: Hands, observations: Sequence[Observation]) -> list[Jou
         **_state(observations),
     })  # fmt: skip
     journalled = [Journalled(one, id_) for one, id_ in zip(seen, ids, strict=True)]
-    for place, elder_id, region_code, fresh, kind, *state in rows:
-        one = journalled[place - 1]
-        one.known, one.fresh, one.elder_id, one.region_code, one.kind = True, fresh, elder_id, region_code, kind
+    for number, elder_id, region_code, fresh, kind, place, *state in rows:
+        one = journalled[number - 1]
+        one.known, one.fresh, one.elder_id, one.region_code = True, fresh, elder_id, region_code
+        one.kind, one.place = kind, place
         if state[0] is not None:
             one.state = State(*state)
     return journalled

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.devices.events import BatteryLow, Fall, FallWarning, Gas, Observation, Smoke, Sos, WaterLeak
+from app.devices.events import BatteryLow, Fall, Gas, Observation, Smoke, Sos, WaterLeak
 from app.rules.verdict import AlarmKind, Raise, Severity
 from app.words import say
 
@@ -26,8 +26,6 @@ def emergencies(seen: Observation) -> Raise | None:
             return Raise(AlarmKind.GAS, Severity.CRITICAL, say("because.gas"))
         case WaterLeak(active=True):
             return Raise(AlarmKind.WATER_LEAK, Severity.MAJOR, say("because.water_leak"))
-        case FallWarning():
-            return Raise(AlarmKind.FALL, Severity.MAJOR, say("because.fall_warning"))
         case BatteryLow(active=True, may_hide_sos=True):
             # The watch has room for one of the two: a person asks which it was.
             return Raise(AlarmKind.SOS, Severity.MINOR, say("because.may_hide_sos"))

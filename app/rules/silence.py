@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import NamedTuple
+from zoneinfo import ZoneInfo
 
 from app.rules import past
 from app.rules.home import Home, Where, where_at
 from app.rules.past import Limit
+from app.rules.settings import Rules
 from app.rules.verdict import AlarmKind, Severity
 from app.rules.watching import Condition, Stage, View, spell
 from app.words import say
+
+_ANY_ZONE = ZoneInfo("UTC")
 
 
 class Deadline(NamedTuple):
@@ -98,3 +102,14 @@ def in_words(limit: Limit, hour: int) -> str:
         "limit.learned", spell=allowed, days=limit.days, hour=hour, longest=spell(limit.longest * 60),
         floor=spell(limit.floor * 60), ceiling=spell(limit.ceiling * 60),
     )  # fmt: skip
+
+
+def hours_in_words(home: Home, rules: Rules) -> list[tuple[int, int, str]]:
+    """The limit of each hour of the day, in minutes, with how it came about: for people who ask before an alarm does."""
+    view = View(_ANY_ZONE, rules)  # the hours are given
+    begins, ends = past.own_day(home.past, rules.no_activity)
+    found = []
+    for hour in range(24):
+        limit = limit_at(home, view, hour, by_day=begins <= hour * 60 < ends)
+        found.append((hour, limit.minutes, in_words(limit, hour)))
+    return found
