@@ -29,7 +29,7 @@ def test_what_was_read_masked_and_is_written_back_destroys_nothing(live: Live) -
     channel = {"kind": "webhook", "address": shown["channels"][0]["address"]}
     for change in ({"phone": shown["phone"]}, {"channels": [channel]}):
         refused(live.admin.patch(where, json=change), 422, "masked")
-    plain = live.admin.seen(f"/elders/{elder['id']}", reveal=True)
+    plain = live.admin.seen(f"/elders/{elder['id']}", reveal=True, purpose="核对地址")
     assert (plain["phone"], plain["address"]) == ("+8613812345678", "般阳路1号院3单元201")
     live.alarm(elder)
     assert live.receiver.first("/kept")

@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.params import Form
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import SQLAlchemyError
@@ -132,10 +133,16 @@ def _said(error: dict[str, Any]) -> str:
     return str(error["msg"])
 
 
+def _takes_a_form(request: Request) -> bool:
+    body = getattr(request.scope.get("route"), "body_field", None)
+    return isinstance(getattr(body, "field_info", None), Form)
+
+
 async def _does_not_fit(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if request.method != "GET" and any(e["loc"] == ("body",) for e in error.errors()) and not _JSON.fullmatch(kind):
+    unread = request.method != "GET" and any(e["loc"] == ("body",) for e in error.errors())
+    if unread and not _JSON.fullmatch(kind) and not _takes_a_form(request):
         said = f"not as {kind[:60]}" if kind.isascii() and kind.isprintable() and kind else "it names no Content-Type"
         return answer(422, "invalid-input", f"send the body as application/json; {said}")
     fields = [{"field": _place(e["loc"]), "detail": _said(e)} for e in error.errors()[:_MOST_FIELDS]]

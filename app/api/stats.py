@@ -210,7 +210,7 @@ async def covered_elders(
         StatusReason | None, Query(description="Only those excluded for this reason.", examples=["in_hospital"])
     ] = None,
 ) -> pages.Page[CoveredElder]:
-    """Each with the day and the evidence of what excuses them. In the order of villages."""
+    """Each with the day and the evidence of what excuses them. In the order of villages. Needs stats:read too."""
     who.must(Right.STATS_READ)
     after = pages.decode(cursor, str, UUID) or ["", UUID(int=0)]
     today = now.astimezone(parts.tz).date()
