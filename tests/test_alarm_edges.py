@@ -66,7 +66,7 @@ async def test_the_link_of_somebody_taken_off_the_contacts_shows_and_does_nothin
     link = world.links.read(world.link("前夫"))
     await world.do("DELETE FROM contacts WHERE elder_id = :id AND name = '前夫'", id=elder.id)
     async with world.sessions() as session:
-        with pytest.raises(LinkExpired, match="no longer a contact"):
+        with pytest.raises(LinkExpired, match="no longer somebody"):
             await invitation(session, link, now=world.clock.now)
     await world.answers(FAMILY)
 

@@ -23,8 +23,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
 from app.api import transactional
-from app.api.application import PUBLIC
-from app.api.transactional import Replay
+from app.api.application import PUBLIC, guarded_routes
+from app.api.transactional import Replay, Transactional
 from app.db import last_acts
 from app.embedded.postgres import EmbeddedPostgres
 from tests.households import NEXT_TOWNSHIP, OF_PLACES, PASSWORD, TOWNSHIP, Asker, Household, Town, town
@@ -353,6 +353,8 @@ def test_every_operation_stands_in_the_matrix(enquiry: Enquiry) -> None:
     there = set(names) - PUBLIC
     assert there - MATRIX.keys() == set(), "new operations: one word in PLAIN, or a Row (docs/contributing.md)"
     assert MATRIX.keys() - there == set()
+    # Their session is behind the wall; the stream steps behind it at each read.
+    assert [r.name for r, _ in guarded_routes(enquiry.town.app) if not isinstance(r, Transactional)] == ["stream"]
 
 
 async def test_what_is_ones_own_is_answered_by_right(enquiry: Enquiry) -> None:

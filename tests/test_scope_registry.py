@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from sqlmodel import SQLModel
@@ -66,3 +67,20 @@ def test_policies_of_a_wall() -> None:
     assert "region_code" in (rules["wall_region_changes"][1] or "")
 
     assert {p.using for p in policies_of(server_only("its own"))} == {"false"}
+
+
+# Who asks is known in each of these before a row is read, or nobody is told a row.
+_OWN_TRANSACTIONS = {
+    "context.py": "finds out who asks",
+    "transactional.py": "the request's own, behind the wall from `principal` on",
+    "stream.py": "asks again who asks",
+    "auth.py": "nobody is logged in yet",
+    "running.py": "counts, of nobody",
+}
+
+
+def test_routes_open_no_transaction_of_their_own() -> None:
+    """One that did would see everything: `walled(…)` is for that."""
+    for file in sorted((Path(__file__).parent.parent / "app" / "api").glob("*.py")):
+        opens = re.search(r"\btransaction\(|\.sessions\b", file.read_text())
+        assert (opens is not None) == (file.name in _OWN_TRANSACTIONS), file.name

@@ -104,7 +104,7 @@ WALLS: Mapping[str, Wall] = {
     "channels": Wall(
         "(EXISTS (SELECT FROM contacts c WHERE c.id = {t}.contact_id) OR "
         "EXISTS (SELECT FROM visitors v WHERE v.id = {t}.visitor_id))",
-        "EXISTS (SELECT FROM contacts c WHERE c.id = {t}.contact_id)",
+        f"(EXISTS (SELECT FROM contacts c WHERE c.id = {{t}}.contact_id) OR {{t}}.visitor_id = {_setting(VISITOR, 'uuid')})",
     ),
     # --- alarms
     "alarms": by_elder(region="region_code"),

@@ -8,16 +8,19 @@ the server then must do for everybody (an alarm tells its whole circle) it does 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import cache
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import SQLModel
 
 from app.access import scope
 from app.access.principal import Principal
@@ -107,6 +110,30 @@ async def walled(sessions: Sessions, who: Principal, *, now: datetime) -> AsyncI
     async with transaction(sessions) as session:
         await step_behind(session, who, now=now)
         yield session
+
+
+async def hidden(session: AsyncSession, ids: Collection[UUID]) -> bool:
+    """Whether one of these ids is of a row that is there, and that the one who asks does not see (any more)."""
+    question = _rows_of()
+    seen = set((await session.execute(question, {"ids": list(ids)})).scalars())
+    async with beyond(session, "only whether something is hidden comes of it"):
+        there = set((await session.execute(question, {"ids": list(ids)})).scalars())
+    return bool(there - seen)
+
+
+@cache
+def _rows_of() -> sa.TextClause:
+    """Which of `:ids` are ids of rows in any table that has a wall for somebody."""
+    known = SQLModel.metadata.tables
+    walled_tables = [
+        name
+        for name, wall in WALLS.items()
+        if wall.everywhere and wall.region != "true" and "id" in known[name].columns
+        and isinstance(known[name].columns["id"].type, sa.Uuid)
+    ]  # fmt: skip
+    return sa.text(
+        " UNION ".join(f"SELECT id FROM {name} WHERE id = ANY(CAST(:ids AS uuid[]))" for name in walled_tables)  # noqa: S608
+    )
 
 
 # --- raising it: at the end of each migration -------------------------------------------------------------------------

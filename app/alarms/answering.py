@@ -42,8 +42,13 @@ class Invitation:
 _INVITATION = sa.text(
     f"""
     SELECT n.recipient_type, n.recipient_id, n.recipient_name, n.created_at, {COLUMNS},
-           n.recipient_type = 'contact' AND NOT EXISTS (
-               SELECT FROM contacts c WHERE c.id = CAST(n.recipient_id AS uuid)) AS removed
+           CASE n.recipient_type
+               WHEN 'contact' THEN NOT EXISTS (SELECT FROM contacts c WHERE c.id = CAST(n.recipient_id AS uuid))
+               ELSE (SELECT coalesce(bool_and(s.ended_at IS NOT NULL), false) FROM assignments s
+                     WHERE s.elder_id = a.elder_id AND s.visitor_id = CAST(n.recipient_id AS uuid))
+                    AND NOT EXISTS (SELECT FROM duties d WHERE d.visitor_id = CAST(n.recipient_id AS uuid)
+                                    AND d.region_code IN (e.region_code, left(e.region_code, 9) || '000'))
+           END AS removed
     FROM notices n JOIN alarms a ON a.id = n.alarm_id JOIN elders e ON e.id = a.elder_id
     WHERE n.id = :id AND n.recipient_type IN ('contact', 'visitor')
     """  # noqa: S608 - a constant
@@ -52,12 +57,13 @@ _INVITATION = sa.text(
 
 async def invitation(session: AsyncSession, notice_id: NoticeId, *, now: datetime) -> Invitation:
     """Raises `NotFound` for a notice that is gone and `LinkExpired` for one that is old, or of somebody who was taken off
-    the person's contacts."""
+    the person's contacts, or whose pairing with the person was ended. Who holds an office of the place, or held one when
+    the alarm began, may finish what they promised."""
     row = (await session.execute(_INVITATION, {"id": notice_id})).mappings().first()
     if row is None:
         raise NotFound("no such link")
     if row["removed"]:
-        raise LinkExpired("the recipient is no longer a contact of this person")
+        raise LinkExpired("the recipient is no longer somebody whom alarms of this person are for")
     if now > row["created_at"] + LINK_LIFE:
         raise LinkExpired("the link is more than a day old")
     by = {"type": row["recipient_type"], "id": row["recipient_id"], "name": row["recipient_name"]}

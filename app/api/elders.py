@@ -9,6 +9,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Depends, Query, Response
+from fastapi.responses import JSONResponse
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -31,7 +32,7 @@ from app.api.bodies import (
     printable,
 )
 from app.api.context import NowDep, Parts, PartsDep, PrincipalDep, SessionDep, needs
-from app.api.problems import responses
+from app.api.problems import refusal, responses
 from app.api.reveals import Purpose, RevealDep, must_say_why
 from app.api.transactional import Transactional, idempotent
 from app.discretion import without_identity
@@ -49,7 +50,7 @@ from app.elders.vocabulary import (
     StatusReason,
     Tag,
 )
-from app.errors import InvalidInput
+from app.errors import Conflict, InvalidInput
 
 router = APIRouter(route_class=Transactional, tags=["people"], dependencies=[Depends(idempotent)])
 OtherTag = Annotated[str, StringConstraints(min_length=1, max_length=20), AfterValidator(one_line)]
@@ -293,17 +294,29 @@ async def _page(
 @router.post(
     "/elders",
     status_code=201,
+    response_model=ElderOut,
     responses=responses(409),
     dependencies=[needs(Right.ELDERS_WRITE)],
     summary="Enrol an elder",
 )
 async def enrol(
     body: ElderIn, response: Response, who: PrincipalDep, session: SessionDep, parts: PartsDep, now: NowDep
-) -> ElderOut:
-    """The ID number gives birth date and sex and is checked: ISO 7064 MOD 11-2 and a real date."""
+) -> ElderOut | JSONResponse:
+    """The ID number gives birth date and sex and is checked: ISO 7064 MOD 11-2 and a real date. One person is enrolled
+    once: 409, the same wherever it is. Who is not in your list may be enrolled elsewhere; the region above can move them."""
     today = now.astimezone(parts.tz).date()
     fields = _flat(body.model_dump(), today)
-    elder = await register.enrol(session, who, fields, sealer=parts.sealer, now=now, today=today)
+    try:
+        elder = await register.enrol(session, who, fields, sealer=parts.sealer, now=now, today=today)
+    except Conflict as error:
+        if error.field != "id_number":
+            raise
+        # Whoever tries ID numbers out leaves a trace; returned, not raised, so that it is kept.
+        audit.note(
+            session, who, action="elder.enrolment_refused", subject_type="region", subject_id=body.region_code,
+            now=now, region_code=body.region_code, because="enrolled already",
+        )  # fmt: skip
+        return refusal(error)
     audit.note(
         session,
         who,

@@ -1,14 +1,20 @@
 """One request, one transaction, committed before the reply. A POST with an Idempotency-Key is answered once and then
 replayed: the key and the answer are rows of the same transaction, so a crash leaves both or neither. An answer may hold
-what is shown once (a webhook's secret), so it is sealed like everything personal."""
+what is shown once (a webhook's secret), so it is sealed like everything personal.
+
+It is replayed only to whom it could be given now. Where the account saw other people then - it moved, a pairing ended, the
+elder moved away - the request is asked again for its refusal: what is foreign by now is answered like what is absent."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
+from uuid import UUID
 
+import msgspec
 import sqlalchemy as sa
 from fastapi import Header, Request, Response
 from fastapi.routing import APIRoute
@@ -16,11 +22,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app import logs
 from app.access import keys
+from app.access.principal import Principal
 from app.access.tables import idempotency_record
+from app.access.vocabulary import Role
+from app.access.wall import hidden
 from app.api import pages
 from app.api.context import PrincipalDep, parts_of, right_of, session_of
 from app.db import transaction
-from app.errors import IdempotencyMismatch
+from app.errors import Conflict, IdempotencyMismatch
 
 log = logs.get("api")
 _KEPT_HEADERS = ("etag", "location", "cache-control")
@@ -104,7 +113,7 @@ async def idempotent(
         },
     )
     if taken.first() is not None:
-        request.state.idempotency = (str(who.id), key)
+        request.state.idempotency = (who, key)
         return
     row = (
         await session.execute(
@@ -117,9 +126,44 @@ async def idempotent(
     ).one()
     if sealer.open(row.request_sealed, record=record) != hashed:
         raise IdempotencyMismatch("this Idempotency-Key was used for another request; use a new key for a new request")
+    kept = _opened(sealer.open(row.body_sealed, record=record))
+    if not _sees_as_much(who, kept) or await hidden(session, _ids_in(f"{request.url} {kept.answer}")):
+        request.state.for_its_refusal = True
+        return
     headers = {**row.headers, "Idempotent-Replay": "true", "content-type": "application/json"}
-    answer = sealer.open(row.body_sealed, record=record)
-    raise Replay(Response(answer, row.status, headers=headers))
+    raise Replay(Response(kept.answer, row.status, headers=headers))
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    """An answer, and how far the account saw that it was given to."""
+
+    answer: str
+    region_code: str | None = None  # null: kept by an earlier version, which did not note it
+    visitor_id: UUID | None = None
+
+
+_ID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def _ids_in(text: str) -> list[UUID]:
+    return [UUID(found) for found in _ID.findall(text)]
+
+
+def _opened(text: str) -> _Kept:
+    try:
+        return msgspec.json.decode(text, type=_Kept)
+    except msgspec.DecodeError:
+        return _Kept(text)
+
+
+def _sees_as_much(who: Principal, kept: _Kept) -> bool:
+    if kept.region_code is None:
+        return True
+    return kept.region_code.startswith(who.region_code) and kept.visitor_id == _narrowed_to(who)
+
+
+def _narrowed_to(who: Principal) -> UUID | None:
+    return who.visitor_id if who.role is Role.VISITOR else None
 
 
 async def _fingerprint(request: Request) -> str:
@@ -129,19 +173,24 @@ async def _fingerprint(request: Request) -> str:
 
 
 async def _keep_answer(request: Request, response: Response) -> None:
-    taken = getattr(request.state, "idempotency", None)
+    if getattr(request.state, "for_its_refusal", False):
+        raise Conflict("this Idempotency-Key was used when your account saw other people; use a new key")
+    taken: tuple[Principal, str] | None = getattr(request.state, "idempotency", None)
     if taken is None:
         return
+    (who, key), sealer = taken, parts_of(request).sealer
+    kept = _Kept(bytes(response.body).decode(), who.region_code, _narrowed_to(who))
+    sealed = sealer.seal(msgspec.json.encode(kept).decode(), record=idempotency_record(str(who.id), key))
     await session_of(request).execute(
         sa.text(
             "UPDATE idempotent_answers SET status = :status, body_sealed = :body, headers = CAST(:headers AS jsonb) "
             "WHERE principal = :principal AND key = :key"
         ),
         {
-            "principal": taken[0],
-            "key": taken[1],
+            "principal": str(who.id),
+            "key": key,
             "status": response.status_code,
-            "body": parts_of(request).sealer.seal(bytes(response.body).decode(), record=idempotency_record(*taken)),
+            "body": sealed,
             "headers": json.dumps({name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}),
         },
     )
