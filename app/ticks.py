@@ -42,7 +42,14 @@ class Ticks:
         self._sessions = sessions
         self._clock = clock
         self._tz = tz
-        self._sweeps = (_forget_answers, _forget_logins, _tell_the_audit_head, calendar.add_up, *sweeps)
+        self._sweeps = (
+            _forget_answers,
+            _forget_logins,
+            daily.forget_old,
+            _tell_the_audit_head,
+            calendar.add_up,
+            *sweeps,
+        )
         self._scheduler = AsyncIOScheduler(timezone=tz)
         self.last_look: datetime | None = None
 

@@ -164,6 +164,9 @@ async def test_the_kept_list_says_what_judging_everybody_says(world: World) -> N
     assert "乙" not in (await agree())[0]
     world.clock.now = local(8, day=date(2026, 12, 2))  # 丙 is back, and 乙 is due twice a week now
     assert {"乙", "丙"} <= set((await agree())[0])
+    for gone in people[2:]:  # more of them than a page: who left ends no list
+        await world.do("UPDATE elders SET status = 'moved', status_reason = 'moved' WHERE id = :id", id=gone.id)
+    assert {"乙", "己"} <= set((await agree())[0])
 
 
 async def keep_lists(world: World) -> None:

@@ -165,6 +165,14 @@ async def take_due(session: AsyncSession, *, now: datetime, tz: ZoneInfo) -> int
     return len(rows)
 
 
+_KEPT = timedelta(days=90)  # messages hold names; longer than a month, so that no closing month is told twice
+
+
+async def forget_old(session: AsyncSession, now: datetime) -> None:
+    """Messages are not kept for good."""
+    await session.execute(sa.text("DELETE FROM digests WHERE created_at < :before"), {"before": now - _KEPT})
+
+
 # --- visitors --------------------------------------------------------------------------------------------------------
 
 # Backups are asked where nobody is primary, and where it is overdue or an emergency left a visit to make.

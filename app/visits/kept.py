@@ -7,7 +7,7 @@ A row is only a hint of where to look: whoever is shown is judged by `duties.due
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from uuid import UUID
@@ -28,8 +28,8 @@ from app.visits.rules import Due
 from app.visits.vocabulary import TaskKind
 
 STALE = date(1, 1, 1)
-_BATCH = 200
-_AT_MOST = 2_000  # judged for one page; a page that is shorter for it has a cursor all the same
+_BATCH = 50  # some tens of milliseconds: alarms share the processor
+_AT_MOST = 1_000  # judged for one page; a page that is shorter for it has a cursor all the same
 _ENROLLED = (ElderStatus.ACTIVE, ElderStatus.PAUSED)
 
 
@@ -76,25 +76,22 @@ async def due_page(
     """What is due on a day, newest enrolled first. Kept rows are of today: another day's list looks at everybody."""
     kept = on == now.astimezone(tz).date()
     found: list[tuple[Elder, Due]] = []
-    looked_at = 0
+    looked_at, chunk = 0, limit + 1
     while looked_at < _AT_MOST:
-        chunk = limit + 1 - len(found) if filters == _plain(filters) else _BATCH
-        elders = await _candidates(session, who, filters, on if kept else None, before, chunk)
+        ids = await _candidates(session, who, filters, on if kept else None, before, chunk)
+        elders = await _enrolled(session, ids)
         known = await due_now(session, elders, on=on, now=now, tz=tz)
         for elder in elders:
             if len(found) == limit:
                 return DuePage(found, found[-1][0].id)
             if filters.match(known[elder.id]):
                 found.append((elder, known[elder.id]))
-        if len(elders) < chunk:
+        if len(ids) < chunk:
             return DuePage(found, None)
-        looked_at += len(elders)
-        before = elders[-1].id
+        looked_at += len(ids)
+        chunk = min(2 * chunk, 400)
+        before = ids[-1]
     return DuePage(found, before)
-
-
-def _plain(filters: Filters) -> Filters:
-    return Filters(filters.region_code, filters.visitor_id)
 
 
 async def due_now(
@@ -108,7 +105,7 @@ async def due_now(
 
 async def _candidates(
     session: AsyncSession, who: Principal, filters: Filters, kept_on: date | None, before: UUID | None, limit: int
-) -> Sequence[Elder]:
+) -> list[UUID]:
     """The next elders who may match, newest first."""
     where: list[str] = ["region_code ^@ :scope"]
     values: dict[str, object] = {"scope": who.region_code, "limit": limit}
@@ -139,9 +136,13 @@ async def _candidates(
         source, id_ = "elders", "id"
     clause = " AND ".join(where).format(id=id_)
     query = f"SELECT {id_} FROM {source} WHERE {clause} ORDER BY {id_} DESC LIMIT :limit"  # noqa: S608 - constants
-    ids = list((await session.execute(sa.text(query), values)).scalars())
-    people = (await session.execute(select(Elder).where(col(Elder.id).in_(ids)))).scalars()
-    return sorted((elder for elder in people if elder.status in _ENROLLED), key=lambda e: e.id, reverse=True)
+    return list((await session.execute(sa.text(query), values)).scalars())
+
+
+async def _enrolled(session: AsyncSession, ids: Collection[UUID]) -> list[Elder]:
+    """Those of them who are enrolled, newest first."""
+    query = select(Elder).where(col(Elder.id).in_(ids), col(Elder.status).in_(_ENROLLED))
+    return sorted((await session.execute(query)).scalars(), key=lambda elder: elder.id, reverse=True)
 
 
 # --- keeping ---------------------------------------------------------------------------------------------------------
