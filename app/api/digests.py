@@ -121,7 +121,9 @@ async def digests(
     responses=responses(404),
     summary="What a visitor would be told now",
 )
-async def preview(visitor_id: UUID, who: PrincipalDep, session: SessionDep, parts: PartsDep, now: NowDep) -> PreviewOut:
+async def preview_digest(
+    visitor_id: UUID, who: PrincipalDep, session: SessionDep, parts: PartsDep, now: NowDep
+) -> PreviewOut:
     """The message as it would be written at the chosen hour. Writes and sends nothing."""
     visitor = await register.visitor_within(session, who, visitor_id)
     calls = (await daily.calls_of(session, [visitor_id], now=now, tz=parts.tz)).get(visitor_id)

@@ -129,7 +129,7 @@ async def _scope(
 
 
 @router.get("/rounds/proposal", dependencies=[needs(Right.VISITS_READ)], summary="Propose who visits whom on which day")
-async def propose(
+async def propose_round(
     who: PrincipalDep,
     session: SessionDep,
     parts: PartsDep,
@@ -196,7 +196,7 @@ async def _with_stops(session: AsyncSession, who: Principal, row: Round, parts: 
 
 
 @router.post("/rounds", dependencies=[needs(Right.VISITS_WRITE)], status_code=201, summary="Accept a proposed round")
-async def accept(
+async def accept_round(
     body: RoundIn, response: Response, who: PrincipalDep, session: SessionDep, parts: PartsDep, now: NowDep
 ) -> RoundWithStops:
     """Proposed once more and kept as it is now: `/rounds/proposal` with the same fields shows it before. A visitor's
@@ -250,7 +250,7 @@ async def one_round(round_id: UUID, who: PrincipalDep, session: SessionDep, part
     responses=responses(404),
     summary="Cancel a round",
 )
-async def cancel(round_id: UUID, who: PrincipalDep, session: SessionDep, now: NowDep) -> None:
+async def cancel_round(round_id: UUID, who: PrincipalDep, session: SessionDep, now: NowDep) -> None:
     """Its visits are no longer planned, and can be proposed again."""
     row = await round_book.round_within(session, who, round_id, lock=True)
     if who.visitor_id is not None and row.visitor_id != who.visitor_id:
