@@ -428,3 +428,5 @@ def test_the_hours_of_a_region_and_of_a_visitor(live: Live) -> None:
     refused(live.user("supervisor", live.village()).put(mine, json={}), 404)
     assert live.admin.seen(f"/visitors/{visitor['id']}/digest") == {"title": None, "text": None, "data": None}
     assert live.admin.items("/digests", visitor_id=visitor["id"]) == []
+    document = live.anonymous.get(live.base + "/openapi.json").json()
+    assert {"visits.due", "visits.unvisited", "task.overdue"} <= set(document["webhooks"])

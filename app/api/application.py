@@ -155,7 +155,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
             right = rights.get(operation.get("operationId"))
             if right is not None:  # OpenAPI 3.1: the roles that a request needs stand beside its scheme
                 operation["security"] = [{"HTTPBearer": [right.value]}]
-    document["webhooks"] = {"alarm": {"post": _webhook()}, **webhooks.described()}
+    document["webhooks"] = {"alarm": {"post": _webhook()}, **webhooks.described(), **digests.described()}
     app.openapi_schema = document
     return document
 

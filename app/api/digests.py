@@ -253,3 +253,63 @@ def _note(
 ) -> None:
     audit.note(session, who, action=action, subject_type=kind, subject_id=id_, now=now, region_code=region,
                at=f"{body.at:%H:%M}", enabled=body.enabled)  # fmt: skip
+
+
+# --- what a webhook channel gets ---------------------------------------------------------------------------------------
+
+_TEXT, _ID, _DAY = {"type": "string"}, {"type": "string", "format": "uuid"}, {"type": "string", "format": "date"}
+_ELDER = {"type": "object", "properties": {"id": _ID, "name": _TEXT, "region_code": _TEXT}}
+_TOLD: dict[DigestKind, tuple[str, dict[str, Any]]] = {
+    DigestKind.DUE: (
+        "What is due today, to a visitor, once a day.",
+        {
+            "day": _DAY,
+            "visits": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "elder": _ELDER, "period": {"enum": ["week", "month"]}, "period_end": _DAY,
+                        "visits_required": {"type": "integer"}, "visits_done": {"type": "integer"},
+                        "overdue": {"type": "boolean"}, "special_period": {"type": ["string", "null"]},
+                        "follow_up_by": {"type": ["string", "null"], "format": "date-time"},
+                        "planned_today": {"type": "boolean"},
+                    },
+                },
+            },
+        },
+    ),
+    DigestKind.UNVISITED: (
+        "Who was not visited in a week or month that is about to close, to a village head or a township's duty.",
+        {"period": {"enum": ["week", "month"]}, "period_start": _DAY, "period_end": _DAY, "region_code": _TEXT,
+         "unvisited": {"type": "array", "items": _ELDER}},
+    ),
+    DigestKind.TASK_OVERDUE: (
+        "A follow-up or assessment that nobody did in time, to a village head, later to a township's duty.",
+        {"task": {"type": "object"}, "elder": _ELDER},
+    ),
+}  # fmt: skip
+
+
+def described() -> dict[str, Any]:
+    """The `webhooks` of the OpenAPI document that are no alarms: to the webhook channels of visitors."""
+    return {kind.value: {"post": _described(kind, says, data)} for kind, (says, data) in _TOLD.items()}
+
+
+def _described(kind: DigestKind, says: str, data: dict[str, Any]) -> dict[str, Any]:
+    recipient = {"type": "object", "properties": dict.fromkeys(("type", "id", "name", "role"), _TEXT)}
+    payload = {
+        "type": "object",
+        "required": ["type", "timestamp", "data"],
+        "properties": {
+            "type": {"const": kind.value},
+            "timestamp": {"type": "string", "format": "date-time"},
+            "data": {"type": "object", "properties": {**data, "recipient": recipient, "reason": _TEXT}},
+        },
+    }
+    return {
+        "summary": says,
+        "description": "Signed with the channel's secret, as alarms are; `webhook-id` is the same on every attempt.",
+        "requestBody": {"content": {"application/json": {"schema": payload}}},
+        "responses": {"2XX": {"description": "Taken."}},
+    }
