@@ -19,7 +19,7 @@ def test_every_row_of_the_policy_has_its_line() -> None:
         match = re.match(r"\| (\d+)(?:[–-](\d+))? ", line)
         assert match, line
         found += range(int(match[1]), int(match[2] or match[1]) + 1)
-    assert found == list(range(1, 53))
+    assert set(found) == set(range(1, 53))
 
 
 def test_every_line_says_what_serves_it_and_what_shows_it() -> None:
@@ -31,9 +31,8 @@ def test_every_line_says_what_serves_it_and_what_shows_it() -> None:
 
 
 def test_every_test_that_is_named_is_there() -> None:
-    file = ""
+    sources = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py")}
     for line in LINES:
-        for named, test in re.findall(r"`(?:(test_\w+)\.py)?::(test_\w+)`", line):
-            file = named or file
-            source = (ROOT / "tests" / f"{file}.py").read_text(encoding="utf-8")
-            assert f"def {test}(" in source, f"{file}.py::{test}"
+        for file, test in re.findall(r"`(?:(test_\w+)\.py)?::(test_\w+)`", line):
+            where = [sources[file]] if file else sources.values()
+            assert any(f"def {test}(" in source for source in where), f"{file}::{test}"

@@ -241,6 +241,25 @@ async def test_a_visitor_is_told_once_a_day_at_the_chosen_hour(world: World) -> 
     assert {(row.state, row.channel) for row in states} == {("sent", "webhook")}
 
 
+async def test_a_hazard_nobody_followed_is_in_the_message(world: World) -> None:
+    world.clock.now = local(7)
+    elder = await world.elder()
+    await world.visitor("李志愿", of=elder)
+    await visits(world, elder)
+    await world.do(
+        "INSERT INTO findings (id, elder_id, kind, topic, description, stage, found_at, remind_on, reminders, version) "
+        "VALUES (gen_random_uuid(), :id, 'hazard', 'gas', '燃气软管老化', 'found', :now, '2026-11-24', 0, 1)",
+        id=elder.id, now=world.time(),
+    )  # fmt: skip
+    postman = Postman(world)
+    await postman.comes(local(7, 30))
+    assert await postman.comes(local(8)) == []
+    assert await postman.comes(local(8, day=MONDAY + timedelta(1))) == [("李志愿", "visits.due")]
+    letter = world.heard[0].letter
+    assert ("王桂英(居家安全隐患)" in letter.text, "燃气软管" in letter.text) == (True, False)
+    assert letter.payload["data"]["findings"][0]["topic"] == "gas"
+
+
 async def test_two_workers_write_a_message_once_and_alarms_do_not_wait_for_it(world: World) -> None:
     world.clock.now = local(7)
     elder = await world.elder()

@@ -126,10 +126,9 @@ async def preview_digest(
 ) -> PreviewOut:
     """The message as it would be written at the chosen hour. Writes and sends nothing."""
     visitor = await register.visitor_within(session, who, visitor_id)
-    calls = (await daily.calls_of(session, [visitor_id], now=now, tz=parts.tz)).get(visitor_id)
-    if not calls:
+    made = await daily.message_of(session, visitor_id, visitor.region_code, now=now, tz=parts.tz)
+    if made is None:
         return PreviewOut(title=None, text=None, data=None)
-    made = daily.for_visitor(visitor_id, visitor.region_code, calls, Hours(), now=now, tz=parts.tz)
     return PreviewOut(title=made.title, text=made.text, data=dict(made.data))
 
 
@@ -264,6 +263,10 @@ _TOLD: dict[DigestKind, tuple[str, dict[str, Any]]] = {
         "What is due today, to a visitor, once a day.",
         {
             "day": _DAY,
+            "findings": {
+                "type": "array",
+                "items": {"type": "object", "properties": {"id": _ID, "kind": _TEXT, "topic": _TEXT, "elder": _ELDER}},
+            },
             "visits": {
                 "type": "array",
                 "items": {

@@ -233,26 +233,67 @@ async def calls_of(
     return found
 
 
+# Called back and nobody did anything since; told to whoever is asked first for the elder.
+_CALLED_BACK = sa.text(
+    """
+    SELECT a.visitor_id, f.id, f.kind, f.topic, f.elder_id, e.name, e.region_code
+    FROM assignments a JOIN elders e ON e.id = a.elder_id JOIN findings f ON f.elder_id = a.elder_id
+    WHERE a.visitor_id = ANY(CAST(:visitors AS uuid[])) AND a.ended_at IS NULL AND f.ended_at IS NULL
+      AND (f.reminders > 0 OR f.remind_on <= :today) AND e.status IN ('active', 'paused')
+      AND (a.role = 'primary' OR NOT EXISTS (SELECT FROM assignments p WHERE p.elder_id = a.elder_id
+                                             AND p.ended_at IS NULL AND p.role = 'primary'))
+    ORDER BY e.name, f.id
+    """
+)
+
+
+async def called_back(session: AsyncSession, visitors: Collection[UUID], *, today: date) -> Mapping[UUID, list[Any]]:
+    """Hazards, hardship and duties that each of these visitors is reminded of."""
+    found: dict[UUID, list[Any]] = {}
+    for row in await session.execute(_CALLED_BACK, {"visitors": list(visitors), "today": today}):
+        found.setdefault(row.visitor_id, []).append(row)
+    return found
+
+
+async def message_of(
+    session: AsyncSession, visitor_id: UUID, region_code: str, *, now: datetime, tz: ZoneInfo
+) -> Digest | None:
+    """What a visitor would be told now; None: nothing."""
+    return (await _messages(session, {visitor_id: (region_code, Hours())}, now=now, tz=tz)).get(visitor_id)
+
+
+async def _messages(
+    session: AsyncSession, visitors: Mapping[UUID, tuple[str, Hours]], *, now: datetime, tz: ZoneInfo
+) -> Mapping[UUID, Digest]:
+    calls = await calls_of(session, visitors, now=now, tz=tz)
+    findings = await called_back(session, visitors, today=now.astimezone(tz).date())
+    return {
+        id_: for_visitor(id_, region, calls.get(id_, ()), findings.get(id_, ()), hours, now=now, tz=tz)
+        for id_, (region, hours) in visitors.items()
+        if id_ in calls or id_ in findings
+    }
+
+
 async def _tell_visitors(
     session: AsyncSession, due: Sequence[tuple[Any, Hours]], *, now: datetime, tz: ZoneInfo
 ) -> None:
     if not due:
         return
-    calls = await calls_of(session, [row.visitor_id for row, _ in due], now=now, tz=tz)
-    for row, hours in due:
-        if row.visitor_id in calls:
-            await digests.plan(session, for_visitor(row.visitor_id, row.region_code, calls[row.visitor_id], hours,
-                                                    now=now, tz=tz), now=now)  # fmt: skip
+    whom = {row.visitor_id: (row.region_code, hours) for row, hours in due}
+    for message in (await _messages(session, whom, now=now, tz=tz)).values():
+        await digests.plan(session, message, now=now)
 
 
 def for_visitor(
-    visitor_id: UUID, region_code: str, calls: Sequence[Call], hours: Hours, *, now: datetime, tz: ZoneInfo
-) -> Digest:
-    """One message with everything: what is planned today, what an emergency left, what is overdue, and the rest by when
-    it is due. Names, and nothing that is sealed. Pure."""
+    visitor_id: UUID, region_code: str, calls: Sequence[Call], findings: Sequence[Any], hours: Hours, *, now: datetime,
+    tz: ZoneInfo,
+) -> Digest:  # fmt: skip
+    """One message with everything: what is planned today, what an emergency left, what is overdue, the rest by when it is
+    due, and what was found and nobody followed. Names, and nothing that is sealed. Pure."""
     today = now.astimezone(tz).date()
     overdue = sum(1 for call in calls if call.due.overdue)
-    title = say("digest.due_overdue" if overdue else "digest.due", people=len(calls), overdue=overdue)
+    key = "due_overdue" if overdue else "due" if calls else "only_findings"
+    title = say(f"digest.{key}", people=len(calls), overdue=overdue, findings=len(findings))
     lines, left = [], list(calls)
 
     def paragraph(key: str, chosen: Iterable[Call], **figures: object) -> None:
@@ -274,9 +315,14 @@ def for_visitor(
         for end in sorted({c.due.span.end for c in left if c.due.often.period is period}):
             mine = [c for c in left if c.due.often.period is period and c.due.span.end == end]
             paragraph(period.value, mine, by=f"{end:%m-%d}")
+    if findings:
+        named = [say("digest.finding", name=row.name, what=say(f"finding.{row.kind}")) for row in findings]
+        lines.append(say("digest.findings", names=_names(list(dict.fromkeys(named)))))
+    left_open = [{"id": row.id, "kind": row.kind, "topic": row.topic, "elder": {"id": row.elder_id, "name": row.name,
+                  "region_code": row.region_code}} for row in findings]  # fmt: skip
     return Digest(
         DigestKind.DUE, f"{today}", visitor_id, region_code, title, "\n".join(lines),
-        {"day": str(today), "visits": [call.shape() for call in calls]}, now, silent_from(now, hours, tz),
+        {"day": str(today), "visits": [call.shape() for call in calls], "findings": left_open}, now, silent_from(now, hours, tz),
     )  # fmt: skip
 
 
