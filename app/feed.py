@@ -92,11 +92,12 @@ class Feed:
                 yield seq, type_, data
             else:
                 if len(page) < _PAGE:
-                    await self._wait()
+                    await self.news()
 
-    async def _wait(self) -> None:
+    async def news(self, *, at_most_s: float = _LOOK_AGAIN_S) -> None:
+        """Return when there may be something to read, or after a while."""
         try:
-            async with asyncio.timeout(_LOOK_AGAIN_S), self._news:
+            async with asyncio.timeout(at_most_s), self._news:
                 await self._news.wait()
         except TimeoutError:
             pass

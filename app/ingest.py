@@ -1,5 +1,5 @@
-"""The way of one event, on one page: decode → journal → the wearer at that time → is it news? → the home's state → judge →
-raise → commit → acknowledge.
+"""The way of one event, on one page: decode → journal → the wearer at that time → is it news, or a test? → the home's
+state → judge → raise → commit → acknowledge.
 
 Natural batches: whatever arrived while the last commit was running is taken together. One event waits for nobody; ten
 thousand share a commit. Nothing is acknowledged to the broker before its row is committed; a message the database
@@ -20,12 +20,12 @@ import asyncpg
 
 from app import logs, metrics
 from app.access.sealing import Sealer
-from app.alarms import facts
+from app.alarms import drills, facts
 from app.alarms.calming import Calming, calm
 from app.alarms.raising import Report, raise_alarms
 from app.clock import Clock
 from app.db import Hands
-from app.devices import catalogue, journal, states
+from app.devices import catalogue, commissioning, journal, states
 from app.devices.codec import Ignored, Learned, Registry, Rejected
 from app.devices.events import Frame, Observation, Status
 from app.devices.journal import Journalled
@@ -110,12 +110,16 @@ class Ingest:
                 await catalogue.keep_names(session, one, now=now)
             await journal.quarantine(session, rejects, seal=self._seal)
             await states.settle(session, journalled)
-            fresh = [one for one in journalled if one.fresh]
+            passed = await commissioning.take(session, journalled)
+            drills.tell_seen(session, passed, now=now)
+            fresh = [one for one in journalled if one.fresh and not one.tested]
             await following.follow(session, fresh, now=now, tz=self._tz)
             await following.nudge(session, [seen for seen, _ in observations], now=now)
             await self._decide(session, fresh, now)
             crash_at("before_commit")
         _count(journalled, rejects, self._clock())
+        if passed:
+            await drills.confirm(self._mqtt, passed)
 
     def _decode(
         self, frames: Sequence[Frame]

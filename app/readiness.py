@@ -15,6 +15,7 @@ _LATE = timedelta(seconds=30)
 _SILENT = timedelta(seconds=30)
 _FORGOTTEN = timedelta(minutes=10)
 _LONG_FAILING = timedelta(hours=1)
+_A_WEEK = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,12 @@ _QUESTIONS: tuple[tuple[str, bool, str, str], ...] = (
         "device_never_seen", False, "devices bound to an elder that never sent anything",
         "SELECT d.device_id FROM devices d JOIN bindings b ON b.device_id = d.device_id AND b.unbound_at IS NULL "
         "WHERE d.last_seen_at IS NULL",
+    ),
+    (
+        "device_test_overdue", False, "devices bound to an elder whose monthly self-test is more than a week late: "
+        "GET /api/v1/devices/tests/due lists them, POST /api/v1/devices/{device_id}/tests tests one",
+        "SELECT d.device_id FROM devices d JOIN bindings b ON b.device_id = d.device_id AND b.unbound_at IS NULL "
+        "WHERE d.test_due_at < :week_ago",
     ),
     (
         "device_of_departed", False, "devices still bound to somebody who moved away or died: collect or rebind them",
@@ -127,7 +134,7 @@ async def look(
         return [Finding("schema", True, 1, f"the schema is at {revision}; run `shouwang migrate`")]
     values = {
         "late": now - _LATE, "silent": now - _SILENT, "forgotten": now - _FORGOTTEN, "today": today,
-        "long_failing": now - _LONG_FAILING,
+        "long_failing": now - _LONG_FAILING, "week_ago": now - _A_WEEK,
     }  # fmt: skip
     found: list[Finding] = []
     if doing is not None:

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import logs
 from app.access import accounts, audit
-from app.alarms import facts
+from app.alarms import drills, facts
 from app.alarms.due import take_due_steps
 from app.clock import Clock
 from app.db import Sessions, transaction
@@ -67,7 +67,7 @@ class Ticks:
 
     async def _due(self) -> None:
         try:
-            while await self.look():
+            while await self.look() or await self.end_tests():
                 pass
             self.last_look = self._clock()
         except (SQLAlchemyError, OSError, TimeoutError) as error:
@@ -92,6 +92,11 @@ class Ticks:
         """One batch of homes that are due to be looked at. Returns how many there were."""
         async with transaction(self._sessions) as session:
             return await watches.take_due(session, now=self._clock(), tz=self._tz)
+
+    async def end_tests(self) -> int:
+        """One batch of guided tests whose window is over. Returns how many there were."""
+        async with transaction(self._sessions) as session:
+            return await drills.end(session, now=self._clock(), tz=self._tz)
 
     async def _register(self) -> None:
         await self._with_rests("keep the register", self.keep_register)
@@ -130,7 +135,9 @@ class Ticks:
             opened = await calendar.keep(session, today=today, tz=self._tz)
         async with transaction(self._sessions) as session:
             opened += await specials.plan_festivals(session, now=now, today=today)
-        return looked_at + len(due) + opened
+        async with transaction(self._sessions) as session:
+            places = await drills.remind(session, now=now)
+        return looked_at + len(due) + opened + places
 
     async def keep_lists(self) -> int:
         """One batch of kept duties that are stale, of visitors and offices whose hour has come, of tasks nobody did."""

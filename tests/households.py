@@ -105,6 +105,9 @@ class _Builder:
         )
         ids["device_id"] = f"sos-{key}"
         await self.made(f"/devices/sos-{key}/credentials")
+        ids["tested_device"] = f"tst-{key}"
+        await self.made("/devices", device_id=f"tst-{key}", kind="door_sensor", elder_id=elder["id"])
+        ids["test_id"] = (await self.made(f"/devices/tst-{key}/tests", seconds=600))["id"]
         for name, kind in (("resolved_alarm", "fall"), ("attended_alarm", "smoke"), ("alarm_id", "reported")):
             alarm = await self.made("/alarms", elder_id=elder["id"], kind=kind, note=f"{mark}有事")
             ids[name] = alarm["id"]

@@ -63,7 +63,7 @@ PLAIN = """
     visit versions elder_timeline findings open_finding finding finding_step care_tasks care_task alarms
     report alarm acknowledge attend resolve escalate comment notifications timeline webhooks webhook
     change_webhook remove_webhook rotate_secret test_webhook resend_failed deliveries delivery resend coverage
-    coverage_trend coverage_forecast
+    coverage_trend coverage_forecast change_device device_states evidence due_tests start_test
 """.split()  # noqa: SIM905
 MATRIX: dict[str, Row] = {name: Row() for name in PLAIN}
 _WRITERS_ONLY = {"operator": 403, "visitor": 403, "key": 403}  # whoever wrote it down, or manages the register
@@ -94,6 +94,9 @@ MATRIX |= {
     # devices
     "register_device": Row(body={"device_id": "sos-new"}, unique=("device_id",)),
     "unclaimed": Row(tells=False),
+    "one_test": Row(subjects={"device_id": "tested_device"}),
+    "cancel_test": Row(subjects={"device_id": "tested_device"}),
+    "import_devices": Row(refused=dict.fromkeys(("admin", "supervisor", "key"), 422)),  # asked without a list
     "profiles": Row(tells=False),
     "add_profile": Row(),
     "try_profile": Row(),
@@ -167,7 +170,7 @@ IDS = frozenset(
         elder_id visitor_id code region_code contact_id member_id family_member_id consent_id assessment_id
         finding_id device_id alarm_id attended_alarm visit_id user_id key_id webhook_id delivery_id
         escalation_policy care_policy closed_month_id task_id
-        special_period round_id
+        special_period round_id tested_device test_id
     """.split()  # noqa: SIM905
 )
 

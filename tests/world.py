@@ -130,6 +130,10 @@ class Hand:
     def __init__(self) -> None:
         self.waiting: asyncio.Queue[Received] = asyncio.Queue()
         self.acknowledged: list[Received] = []
+        self.published: list[tuple[str, dict[str, Any]]] = []
+
+    async def publish(self, topic: str, payload: bytes) -> None:
+        self.published.append((topic, json.loads(payload)))
 
     def put(self, *frames: Frame) -> None:
         for frame in frames:

@@ -153,6 +153,7 @@ WALLS: Mapping[str, Wall] = {
         "({t}.elder_id IS NULL OR EXISTS (SELECT FROM elders e WHERE e.id = {t}.elder_id)))",
         _mine("{t}.elder_id"),
     ),
+    "device_tests": through("devices", "device_id", key="device_id"),
     "device_states": through("devices", "device_id", key="device_id"),
     "device_credentials": through("devices", "device_id", key="device_id"),
     "unclaimed_devices": Wall("true", why="nobody knows yet whose they are: whoever may register devices sees them"),

@@ -58,14 +58,14 @@ def document() -> dict[str, Any]:
             "status": {"address": "devices/{device_id}/status", "parameters": _DEVICE_ID,
                        "messages": {"status": {"$ref": "#/components/messages/status"}}},
             "command": {"address": "devices/{device_id}/command", "parameters": _DEVICE_ID,
-                        "messages": {"alarm_state": {"$ref": "#/components/messages/alarm_state"}}},
+                        "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in ("alarm_state", "test")}},
         },
         "operations": {
             "receiveEvent": _operation("receive", "event", retain=False),
             "receiveStatus": _operation("receive", "status", retain=True),
             "sendCommand": _operation("send", "command", retain=False),
         },
-        "components": {"messages": {**messages, "status": _status(), "alarm_state": _alarm_state()}},
+        "components": {"messages": {**messages, "status": _status(), "alarm_state": _alarm_state(), "test": _test()}},
     }  # fmt: skip
 
 
@@ -93,6 +93,27 @@ def _status() -> dict[str, Any]:
         "summary": "Retained; also the device's last will",
         "payload": schema,
         "examples": [{"payload": {"online": True}}],
+    }
+
+
+def _test() -> dict[str, Any]:
+    text = {"type": "string"}
+    schema = {
+        "type": "object",
+        "properties": {"type": {"const": "test"}, "test_id": text, "message": text, "state": {"const": "seen"}},
+        "required": ["type", "test_id", "state", "message"],
+    }
+    example = {
+        "type": "test",
+        "test_id": "019c0a52-6f00-7000-8000-000000000001",
+        "state": "seen",
+        "message": "测试成功,已收到",
+    }
+    return {
+        "name": "test",
+        "summary": "A guided test saw what it waited for",
+        "payload": schema,
+        "examples": [{"payload": example}],
     }
 
 

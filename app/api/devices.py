@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -18,16 +19,17 @@ from app.access.principal import Right, within
 from app.access.sealing import Sealer
 from app.access.wall import beyond
 from app.api import pages
-from app.api.bodies import AN_ID, Body, DeviceIdText, Region12, Short, etag, example
+from app.api.bodies import AN_ID, Body, DeviceIdText, Region12, Short, etag, example, explicit, if_match
 from app.api.context import NowDep, PartsDep, PrincipalDep, SessionDep, needs
 from app.api.problems import responses
 from app.api.transactional import Transactional, idempotent
 from app.devices import wearing
 from app.devices.choosing import choose_profile
-from app.devices.tables import Device, RejectedMessage, UnclaimedDevice
+from app.devices.commissioning import kind_by_what_it_says
+from app.devices.tables import Device, DeviceState, RejectedMessage, UnclaimedDevice
 from app.devices.vocabulary import DeviceKind, RejectReason
 from app.elders import register
-from app.errors import Conflict, InvalidInput, NotFound
+from app.errors import Conflict, InvalidInput, NotFound, VersionMismatch
 
 router = APIRouter(route_class=Transactional, tags=["devices"], dependencies=[Depends(idempotent)])
 DeviceId = Annotated[str, Path(max_length=128, pattern=r"^[^\x00]+$", examples=["sos-0001"])]
@@ -60,6 +62,20 @@ class DeviceOut(BaseModel):
     last_seen_at: datetime | None
 
 
+class DeviceChange(Body):
+    model_config = example(place="卧室床头", kind="sos_button")
+    kind: DeviceKind | None = Field(default=None, description="Its role: what its words mean.")
+    place: Place | None = Field(default=None, description="Where in the home it is; null: nowhere said.")
+    profile: Annotated[str, StringConstraints(max_length=64, pattern=r"^[a-z0-9][a-z0-9_.-]*$")] | None = None
+
+
+class StateOut(BaseModel):
+    field: str = Field(description="The field of the device's messages.", examples=["contact"])
+    value: str = Field(examples=["open"])
+    since: datetime
+    said_at: datetime = Field(description="When it was said last; to about five seconds when nothing changed.")
+
+
 class BindingIn(Body):
     model_config = example(elder_id=AN_ID)
     elder_id: UUID
@@ -89,7 +105,12 @@ class UnclaimedOut(BaseModel):
     last_seen_at: datetime
     messages: int
     last_topic: str
-    profile_guess: str
+    profile_guess: str = Field(description="The family or configured profile that read it: what it is claimed under.")
+    said: list[str] = Field(description="The kinds of things it said so far.", examples=[["sos", "heartbeat"]])
+    kind_guess: DeviceKind | None = Field(description="What it seems to be, by what it said.")
+    last_payload: str | None = Field(
+        description="The beginning of what it sent last. Only for those who may reveal: a message may hold anything."
+    )
 
 
 class RejectedOut(BaseModel):
@@ -167,7 +188,7 @@ async def register_device(
         profile=device.profile,
     )
     if body.elder_id is not None:
-        await _bind(session, who, device, body.elder_id, now)
+        await bind_within(session, who, device, body.elder_id, now)
     response.headers.update(etag(device.version))
     return await _out(session, device.device_id)
 
@@ -178,9 +199,11 @@ async def register_device(
     summary="Devices that speak and that nobody registered",
 )
 async def unclaimed(
-    who: PrincipalDep, session: SessionDep, limit: pages.Limit = 50, cursor: pages.Cursor = None
-) -> pages.Page[UnclaimedOut]:
-    """Nobody knows yet whose they are: for those who may register devices."""
+    who: PrincipalDep, session: SessionDep, parts: PartsDep, now: NowDep, limit: pages.Limit = 50,
+    cursor: pages.Cursor = None,
+) -> pages.Page[UnclaimedOut]:  # fmt: skip
+    """Nobody knows yet whose they are: for those who may register devices. What they sent is shown to those who may also
+    reveal, as an audit row; all of it is in GET /rejected-messages?device_id=…"""
     before = pages.decode(cursor, datetime, str)
     query = select(UnclaimedDevice)
     if before:
@@ -189,15 +212,41 @@ async def unclaimed(
         )
     query = query.order_by(col(UnclaimedDevice.last_seen_at).desc(), col(UnclaimedDevice.device_id).desc())
     rows = (await session.execute(query.limit(limit + 1))).scalars().all()
+    sent = await _last_sent(session, who, [row.device_id for row in rows[:limit]], parts.sealer, now)
     return pages.Page[UnclaimedOut].model_validate(
-        pages.page(
-            rows,
-            limit,
-            lambda u: {name: getattr(u, name) for name in UnclaimedOut.model_fields},
-            "last_seen_at",
-            "device_id",
-        )
+        pages.page(rows, limit, lambda u: _unclaimed_shape(u, sent), "last_seen_at", "device_id")
     )
+
+
+_EXCERPT = 500  # characters of a payload beside an unclaimed device
+
+
+def _unclaimed_shape(row: UnclaimedDevice, sent: Mapping[str, str]) -> dict[str, Any]:
+    names = ("device_id", "first_seen_at", "last_seen_at", "messages", "last_topic", "profile_guess", "said")
+    shown = {name: getattr(row, name) for name in names}
+    return {**shown, "kind_guess": kind_by_what_it_says(row.said), "last_payload": sent.get(row.device_id)}
+
+
+async def _last_sent(
+    session: Any, who: Any, device_ids: Sequence[str], sealer: Sealer, now: datetime
+) -> dict[str, str]:
+    """The beginning of the last message of each, for those who may see it."""
+    if not device_ids or not who.may(Right.REVEAL):
+        return {}
+    query = (
+        select(RejectedMessage)
+        .where(col(RejectedMessage.device_id).in_(device_ids))
+        .distinct(col(RejectedMessage.device_id))
+        .order_by(col(RejectedMessage.device_id), col(RejectedMessage.id).desc())
+    )
+    rows = (await session.execute(query)).scalars().all()
+    if rows:
+        audit.note(
+            session, who, action="quarantine.revealed", subject_type="quarantine", subject_id="", now=now,
+            region_code=who.region_code or None, messages=len(rows), newest=max(row.id for row in rows),
+        )  # fmt: skip
+    found = {row.device_id: _as_text(_content(row, sealer))[0] for row in rows}
+    return {device_id: text[:_EXCERPT] for device_id, text in found.items() if device_id and text}
 
 
 @router.get(
@@ -207,6 +256,57 @@ async def device(device_id: DeviceId, response: Response, who: PrincipalDep, ses
     found = await device_within(session, who, device_id)
     response.headers.update(etag(found.version))
     return await _out(session, device_id)
+
+
+@router.patch(
+    "/devices/{device_id}",
+    responses=responses(404, 412),
+    dependencies=[needs(Right.DEVICES_WRITE)],
+    summary="Change a device's place, role or profile",
+)
+async def change_device(
+    device_id: DeviceId, body: DeviceChange, response: Response, who: PrincipalDep, session: SessionDep, parts: PartsDep,
+    now: NowDep, version: Annotated[int | None, Depends(if_match)] = None,
+) -> DeviceOut:  # fmt: skip
+    """Only the fields that are given change. Send If-Match with the ETag you read to refuse a lost update."""
+    found = await device_within(session, who, device_id, lock=True)
+    if version is not None and version != found.version:
+        raise VersionMismatch("the device was changed in between; read it again")
+    fields = explicit(body)
+    for name in ("kind", "profile"):
+        if name in fields and fields[name] is None:
+            raise InvalidInput("cannot be null; leave it out to keep it", field=name)
+    if "profile" in fields:
+        fields["profile"] = await choose_profile(session, parts.codecs, device_id, fields["profile"])
+    before = {name: getattr(found, name) for name in fields}
+    await wearing.change(session, found, fields, now=now)
+    audit.note(
+        session, who, action="device.changed", subject_type="device", subject_id=device_id, now=now,
+        region_code=found.region_code, changes=audit.changes(before, fields, plain=("kind", "place", "profile")),
+    )  # fmt: skip
+    response.headers.update(etag(found.version))
+    return await _out(session, device_id)
+
+
+@router.get(
+    "/devices/{device_id}/states",
+    responses=responses(404),
+    dependencies=[needs(Right.DEVICES_READ)],
+    summary="What is known of the device's fields: open or closed, smoke or none, and since when",
+)
+async def device_states(
+    device_id: DeviceId, who: PrincipalDep, session: SessionDep, limit: pages.Limit = 50, cursor: pages.Cursor = None
+) -> pages.Page[StateOut]:
+    await device_within(session, who, device_id)
+    before = pages.decode(cursor, datetime, str)
+    query = select(DeviceState).where(col(DeviceState.device_id) == device_id)
+    if before:
+        query = query.where(sa.tuple_(col(DeviceState.since), col(DeviceState.field)) < tuple(before))
+    query = query.order_by(col(DeviceState.since).desc(), col(DeviceState.field).desc()).limit(limit + 1)
+    rows = (await session.execute(query)).scalars().all()
+    return pages.Page[StateOut].model_validate(
+        pages.page(rows, limit, lambda r: {n: getattr(r, n) for n in StateOut.model_fields}, "since", "field")
+    )
 
 
 @router.put(
@@ -220,7 +320,7 @@ async def bind(
 ) -> DeviceOut:
     """The binding before ends at the same moment; events belong to whoever wore the device when they happened."""
     found = await device_within(session, who, device_id, lock=True)
-    await _bind(session, who, found, body.elder_id, parts.clock())  # after the lock: moments follow one another
+    await bind_within(session, who, found, body.elder_id, parts.clock())  # after the lock: moments follow one another
     return await _out(session, device_id)
 
 
@@ -368,7 +468,7 @@ async def device_within(session: Any, who: Any, device_id: str, *, lock: bool = 
     return found
 
 
-async def _bind(session: Any, who: Any, device: Device, elder_id: UUID, now: datetime) -> None:
+async def bind_within(session: Any, who: Any, device: Device, elder_id: UUID, now: datetime) -> None:
     try:
         elder = await register.elder_within(session, who, elder_id)
     except NotFound:

@@ -38,6 +38,8 @@ class Journalled:
     region_code: str | None = None
     kind: str | None = None
     place: str | None = None
+    testing_until: datetime | None = None  # a guided test of the device may go on until then
+    tested: UUID | None = None  # the test it belongs to: no alarm
     state: State | None = None  # what was known of the field before
     edge: Edge = Edge.NEWS
     edge_reason: Because = Because.HAPPENED
@@ -53,7 +55,7 @@ _WRITE = sa.text(
     """
     WITH placed AS (
         SELECT i.id, i.device_id, i.type, i.occurred_at, i.device_time, i.received_at, i.late, i.data, i.place,
-               d.region_code AS device_region, d.kind, d.place AS device_place,
+               d.region_code AS device_region, d.kind, d.place AS device_place, d.testing_until,
                coalesce(worn.elder_id, wears.elder_id) AS elder_id,
                CASE WHEN s.value <> i.value AND starts_with(i.event_id, 'retained:')
                     THEN i.event_id || '@' || extract(epoch FROM s.since) ELSE i.event_id END AS event_id,
@@ -66,7 +68,7 @@ _WRITE = sa.text(
                     CAST(:value AS text[])) WITH ORDINALITY
              AS i(id, device_id, type, event_id, occurred_at, device_time, received_at, late, data, guard, field, value, place)
         CROSS JOIN LATERAL (
-            SELECT region_code, kind, place FROM devices
+            SELECT region_code, kind, place, testing_until FROM devices
             WHERE device_id = i.device_id AND (i.guard IS NULL OR i.guard = profile) LIMIT 1
         ) d
         LEFT JOIN LATERAL (
@@ -91,17 +93,20 @@ _WRITE = sa.text(
     ),
     kept AS (
         UPDATE devices AS d
-        SET last_seen_at = greatest(d.last_seen_at, r.seen_at), battery = coalesce(r.battery, d.battery),
-            rssi = coalesce(r.rssi, d.rssi), online = r.online
+        SET last_seen_at = greatest(d.last_seen_at, r.seen_at),
+            battery = CASE WHEN r.battery IS NULL OR (r.battery = 0 AND d.battery_said IS DISTINCT FROM 0) THEN d.battery
+                           ELSE r.battery END,
+            battery_said = coalesce(r.battery, d.battery_said), rssi = coalesce(r.rssi, d.rssi), online = r.online
         FROM (SELECT * FROM unnest(CAST(:spoke as text[]), CAST(:state_guard AS text[]), CAST(:seen_at AS timestamptz[]),
                                    CAST(:battery AS int[]), CAST(:rssi AS int[]), CAST(:online AS bool[]))
               AS x(device_id, guard, seen_at, battery, rssi, online) ORDER BY device_id) r
         WHERE d.device_id = r.device_id AND (r.guard IS NULL OR r.guard = d.profile)
           AND (d.last_seen_at IS NULL AND r.seen_at IS NOT NULL OR r.seen_at > d.last_seen_at + interval '1 second'
-               OR d.online IS DISTINCT FROM r.online OR r.battery IS DISTINCT FROM d.battery AND r.battery IS NOT NULL)
+               OR d.online IS DISTINCT FROM r.online OR r.battery IS DISTINCT FROM d.battery_said AND r.battery IS NOT NULL)
     )
     SELECT p.place, p.elder_id, coalesce(e.region_code, p.device_region) AS region_code, w.id IS NOT NULL AS fresh, p.kind,
-           p.device_place, p.value, p.since, p.said_at, p.began_at, p.peak, p.told_until, p.raised_at, p.raises, p.stray_at,
+           p.device_place, p.testing_until,
+           p.value, p.since, p.said_at, p.began_at, p.peak, p.told_until, p.raised_at, p.raises, p.stray_at,
            p.stray_heard_at, p.version
     FROM placed p LEFT JOIN written w ON w.id = p.id
     LEFT JOIN LATERAL (SELECT region_code FROM elders WHERE id = p.elder_id LIMIT 1) e ON true
@@ -135,10 +140,10 @@ async def write(session: Hands, observations: Sequence[Observation]) -> list[Jou
         **_state(observations),
     })  # fmt: skip
     journalled = [Journalled(one, id_) for one, id_ in zip(seen, ids, strict=True)]
-    for number, elder_id, region_code, fresh, kind, place, *state in rows:
+    for number, elder_id, region_code, fresh, kind, place, testing_until, *state in rows:
         one = journalled[number - 1]
         one.known, one.fresh, one.elder_id, one.region_code = True, fresh, elder_id, region_code
-        one.kind, one.place = kind, place
+        one.kind, one.place, one.testing_until = kind, place, testing_until
         if state[0] is not None:
             one.state = State(*state)
     return journalled
@@ -239,27 +244,31 @@ async def unknown_status(
 
 _UNCLAIMED = sa.text(
     """
-    INSERT INTO unclaimed_devices AS u (device_id, first_seen_at, last_seen_at, messages, last_topic, profile_guess)
-    SELECT device_id, min(at), max(at), count(*), max(topic), max(guess)
-    FROM unnest(CAST(:device_id AS text[]), CAST(:at AS timestamptz[]), CAST(:topic AS text[]), CAST(:guess AS text[]))
-         AS x(device_id, at, topic, guess)
+    INSERT INTO unclaimed_devices AS u (device_id, first_seen_at, last_seen_at, messages, last_topic, profile_guess,
+                                        said)
+    SELECT device_id, min(at), max(at), count(*), max(topic), max(guess), array_agg(DISTINCT type)
+    FROM unnest(CAST(:device_id AS text[]), CAST(:at AS timestamptz[]), CAST(:topic AS text[]), CAST(:guess AS text[]),
+                CAST(:type AS text[])) AS x(device_id, at, topic, guess, type)
     WHERE NOT EXISTS (SELECT FROM devices d WHERE d.device_id = x.device_id)
     GROUP BY device_id ORDER BY device_id
     ON CONFLICT (device_id) DO UPDATE SET last_seen_at = excluded.last_seen_at,
         messages = u.messages + excluded.messages, last_topic = excluded.last_topic,
-        profile_guess = excluded.profile_guess
+        profile_guess = excluded.profile_guess,
+        said = ARRAY(SELECT DISTINCT unnest(u.said || excluded.said) ORDER BY 1)
     """
 )
 
 
 async def note_unclaimed(session: Hands, frames: Sequence[tuple[Observation, Frame]]) -> None:
-    """Devices that speak and that nobody registered: for the list of those to claim, with the family that read them."""
+    """Devices that speak and that nobody registered: for the list of those to claim, with the family that read them
+    and the kinds of things they said. Whole messages are in quarantine."""
     if frames:
         await session.execute(_UNCLAIMED, {
             "device_id": [seen.device_id for seen, _ in frames],
             "at": [frame.received_at for _, frame in frames],
             "topic": [frame.topic[:_TOPIC_LIMIT] for _, frame in frames],
             "guess": [seen.source.profile for seen, _ in frames],
+            "type": [seen.event.type for seen, _ in frames],
         })  # fmt: skip
 
 

@@ -51,6 +51,7 @@ from app.devices.reading import (
     is_number,
     moment,
     number,
+    percent,
     storable,
     truth,
     value_key,
@@ -241,7 +242,7 @@ class Gathered:
                 else:
                     self.say(Switch(name[:64], on), spec.kind or FieldKind.STATE, name, at)
             case Role.BATTERY:
-                found = whole(number(value), 0, 100, name, self.faults)
+                found = percent(value, name, self.faults)
                 self.battery = found if found is not None else self.battery
             case Role.RSSI:
                 self.rssi = whole(number(value), -200, 100, name, self.faults)

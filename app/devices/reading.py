@@ -71,6 +71,18 @@ def whole(value: Any, low: int, high: int, name: str, faults: list[str]) -> int 
     return int(round(value))
 
 
+_VOLTS = (1.5, 4.5)  # what the cells of small devices have
+
+
+def percent(value: Any, name: str, faults: list[str]) -> int | None:
+    """A battery in percent. Volts that were taken for percent (3.05) would look like an empty one: unknown, and said so."""
+    found = number(value)
+    if found is not None and not found.is_integer() and _VOLTS[0] <= found <= _VOLTS[1]:
+        faults.append(f"{name}: looks like volts and not percent, taken as unknown")
+        return None
+    return whole(value if found is None else found, 0, 100, name, faults)
+
+
 # Later than any device was built, as seconds: anything below is a clock that was never set, whatever its unit.
 _MAGNITUDES = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))  # ns, µs, ms; smaller numbers are seconds
 

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import BYTEA, JSONB, ExcludeConstraint
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, ExcludeConstraint
 from sqlmodel import Field, SQLModel
 
 from app.db import moment, text_enum
@@ -21,6 +21,11 @@ class Device(SQLModel, table=True):
         sa.Index("ix_devices_created_at", sa.text("created_at DESC"), sa.text("device_id DESC")),
         # What decoding must know of devices of other families is loaded whole.
         sa.Index("ix_devices_profile", "profile", postgresql_where=sa.text("profile <> 'native'")),
+        # Self-tests that are due, and those to be reminded of.
+        sa.Index(
+            "ix_devices_test_due_at", "test_due_at", "device_id", postgresql_where=sa.text("test_due_at IS NOT NULL")
+        ),
+        sa.Index("ix_devices_test_remind_at", "test_remind_at", postgresql_where=sa.text("test_remind_at IS NOT NULL")),
         # last_seen_at changes with every message: room on the page keeps those updates off the indexes (HOT).
         {"postgresql_with": {"fillfactor": "70"}},
     )
@@ -32,9 +37,13 @@ class Device(SQLModel, table=True):
     region_code: str = Field(max_length=12)
     online: bool | None = None
     battery: int | None = None
+    battery_said: int | None = None  # the last word of it; an empty battery is believed when it is said twice
     rssi: int | None = None
     last_seen_at: datetime | None = Field(default=None, sa_column=moment(nullable=True))
     created_at: datetime = Field(sa_column=moment())
+    testing_until: datetime | None = Field(default=None, sa_column=moment(nullable=True))
+    test_due_at: datetime | None = Field(default=None, sa_column=moment(nullable=True))
+    test_remind_at: datetime | None = Field(default=None, sa_column=moment(nullable=True))
     version: int = 1
 
 
@@ -128,6 +137,36 @@ class UnclaimedDevice(SQLModel, table=True):
     messages: int = Field(sa_column=sa.Column(sa.BigInteger, nullable=False))
     last_topic: str
     profile_guess: str = Field(max_length=64)
+    said: list[str] = Field(sa_column=sa.Column(ARRAY(sa.Text), nullable=False, server_default="{}"))
+
+
+class DeviceTest(SQLModel, table=True):
+    """A guided test of a device, kept as evidence: who tested, when, what was seen, how fast (docs/adr/0029)."""
+
+    __tablename__ = "device_tests"
+    __table_args__ = (
+        sa.CheckConstraint("ends_at > started_at AND ends_at <= started_at + interval '15 minutes'", name="is_short"),
+        sa.CheckConstraint("seen_at IS NULL OR (cancelled_at IS NULL AND event_id IS NOT NULL)", name="seen_has_event"),
+        sa.Index("ix_device_tests_device_id_id", "device_id", sa.text("id DESC")),
+        # Windows that are over and were not closed yet.
+        sa.Index("ix_device_tests_ends_at", "ends_at", postgresql_where=sa.text("closed_at IS NULL")),
+    )
+
+    id: UUID = Field(primary_key=True)
+    device_id: str = Field(
+        sa_column=sa.Column(sa.String(128), sa.ForeignKey("devices.device_id", ondelete="CASCADE"), nullable=False)
+    )
+    elder_id: UUID | None = None
+    expects: list[str] = Field(sa_column=sa.Column(ARRAY(sa.Text), nullable=False))
+    started_at: datetime = Field(sa_column=moment())
+    ends_at: datetime = Field(sa_column=moment())
+    started_by: dict[str, Any] = Field(sa_column=sa.Column(JSONB, nullable=False))
+    note: str | None = Field(default=None, max_length=500)
+    seen_at: datetime | None = Field(default=None, sa_column=moment(nullable=True))
+    event_id: UUID | None = None
+    event_type: str | None = Field(default=None, max_length=32)
+    cancelled_at: datetime | None = Field(default=None, sa_column=moment(nullable=True))
+    closed_at: datetime | None = Field(default=None, sa_column=moment(nullable=True))
 
 
 class RejectedMessage(SQLModel, table=True):
@@ -137,6 +176,13 @@ class RejectedMessage(SQLModel, table=True):
     __table_args__ = (
         sa.CheckConstraint("num_nonnulls(payload, payload_sealed) = 1", name="sealed_or_older"),
         sa.Index("ix_rejected_messages_unsealed", "id", postgresql_where=sa.text("payload IS NOT NULL")),
+        # What a device that is to be claimed sent last.
+        sa.Index(
+            "ix_rejected_messages_device_id_id",
+            "device_id",
+            sa.text("id DESC"),
+            postgresql_where=sa.text("device_id IS NOT NULL"),
+        ),
     )
 
     id: UUID = Field(primary_key=True)

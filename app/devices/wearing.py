@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -9,7 +10,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.devices import catalogue, states
+from app.devices import catalogue, commissioning, states
 from app.devices.tables import Device
 from app.devices.vocabulary import DeviceKind
 from app.ids import new_uuid
@@ -31,10 +32,25 @@ async def register(
     )
     session.add(device)
     await session.flush()
+    await commissioning.must_be_tested(session, device_id, kind, now=now)
     await session.execute(sa.text("DELETE FROM unclaimed_devices WHERE device_id = :id"), {"id": device_id})
     if profile != "native":
         await catalogue.tell(session)  # decoding must know whose words these are
     return device
+
+
+async def change(session: AsyncSession, device: Device, fields: Mapping[str, Any], *, now: datetime) -> None:
+    """Change a device's place, role or profile. With another role or profile it says other things: what was known of it is
+    forgotten, and decoding is told."""
+    means_other = any(name in fields and fields[name] != getattr(device, name) for name in ("kind", "profile"))
+    for name, value in fields.items():
+        setattr(device, name, value)
+    device.version += 1
+    await session.flush()
+    if means_other:
+        await states.forget(session, device.device_id)
+        await commissioning.must_be_tested(session, device.device_id, device.kind, now=now)
+        await catalogue.tell(session)
 
 
 async def bind(session: AsyncSession, device: Device, *, elder_id: UUID, region_code: str, now: datetime) -> None:

@@ -32,7 +32,7 @@ from app.devices.events import (
     WaterLeak,
     place_in_time,
 )
-from app.devices.reading import is_number, storable, truth, whole
+from app.devices.reading import is_number, percent, storable, truth, whole
 from app.devices.vocabulary import FieldKind, RejectReason
 from app.ids import DeviceId
 
@@ -125,7 +125,7 @@ def _event(frame: Frame, device: str, body: dict[str, Any]) -> Decoded:
         event_id=event_id,
         late=late,
         retained=frame.retained,
-        battery=whole(body["battery"], 0, 100, "battery", faults) if "battery" in body else None,
+        battery=percent(body["battery"], "battery", faults) if "battery" in body else None,
         rssi=whole(body["rssi"], -200, 100, "rssi", faults) if "rssi" in body else None,
         data={name: value for name, value in body.items() if name not in _ENVELOPE},
         faults=tuple(faults),

@@ -10,7 +10,7 @@ from app.devices.codecs import lorawan
 from app.devices.codecs.chirpstack import NOT_DECODED
 from app.devices.events import Frame, Heartbeat
 from app.devices.meaning import Field, Gathered, device_ref, extension, ignored, observations
-from app.devices.reading import moment
+from app.devices.reading import moment, value_key
 from app.devices.vocabulary import FieldKind, RejectReason, Role
 
 _FAMILY = "ttn"
@@ -74,7 +74,20 @@ def _uplink(
     if isinstance(battery, dict):
         gathered.take(Field(Role.BATTERY), "last_battery_percentage", battery.get("value"))
     if isinstance(decoded, dict) and decoded:
-        lorawan.read_decoded(decoded, gathered, extension(known, device_id))
+        lorawan.read_decoded(_with_what_was_left_out(decoded), gathered, extension(known, device_id))
     elif uplink.get("frm_payload"):
         gathered.touched = True
         gathered.rejects.append(Rejected(RejectReason.NOT_DECODED, NOT_DECODED))
+
+
+# A Dragino says in MOD what it measures, and what stands beside it is its whole report: a status that is not there was 0.
+_DRAGINO = {
+    "1": ("DOOR_OPEN_STATUS", ("DOOR_OPEN_TIMES", "LAST_DOOR_OPEN_DURATION")),
+    "2": ("WATER_LEAK_STATUS", ("WATER_LEAK_TIMES", "LAST_WATER_LEAK_DURATION")),
+}
+
+
+def _with_what_was_left_out(decoded: dict[str, Any]) -> dict[str, Any]:
+    status, beside = _DRAGINO.get(value_key(decoded.get("MOD")), ("", ()))
+    known = status and status not in decoded and any(name in decoded for name in beside)
+    return {**decoded, status: 0} if known else decoded
