@@ -301,7 +301,7 @@ def test_the_festivals_of_a_place(live: Live) -> None:
     assert plain[0]["from"] == "2026-12-25"
     assert live.admin.seen(f"/festival-settings/{village}")["lead_days"] == 7
     supervisor = live.user("supervisor", village)
-    refused(supervisor.put("/festival-settings/370302", json={}), 422, "region")
+    refused(supervisor.put("/festival-settings/370302", json={}), 404, "region")
     refused(live.user("operator", village).put(f"/festival-settings/{village}", json={}), 403)
     answer = supervisor.put(f"/festival-settings/{village}", json={"lead_days": 3, "festivals": ["spring_festival"]})
     assert (answer.status_code, answer.json()["lead_days"]) == (200, 3)
