@@ -21,7 +21,7 @@ from app.db import transaction
 from app.elders.vocabulary import DutyRole
 from app.errors import IllegalTransition, LinkExpired, NotFound
 from app.ids import NoticeId
-from app.notify.channel import Letter, Sent
+from app.notify.channel import GiveUp, Letter, Sent
 from app.notify.vocabulary import ChannelKind
 from app.rules.verdict import AlarmKind, Severity
 from tests.world import OTHER_VILLAGE, START, TOWNSHIP, TZ, VILLAGE, Person, World
@@ -579,6 +579,37 @@ async def test_a_worker_that_wakes_after_its_lease_does_not_write_over_its_succe
     await slow
     row = (await world.rows("SELECT state, attempts FROM notices WHERE recipient_type = 'contact'"))[0]
     assert (row.state, row.attempts) == ("failed", 2)
+
+
+async def test_a_worker_that_wakes_while_its_successor_sends_decides_nothing(world: World) -> None:
+    """The fence: the attempt, not only the state, says whose notice it is."""
+    _, button = await call(world)
+    await world.message(button, {"type": "sos"})
+    sending = [asyncio.Event(), asyncio.Event()]
+    goes_on = [asyncio.Event(), asyncio.Event()]
+    ends: list[GiveUp | Sent] = [GiveUp("the first could not"), Sent()]
+    tries = itertools.count()
+
+    async def take_turns(_: Letter) -> GiveUp | Sent:
+        turn = next(tries)
+        sending[turn].set()
+        await goes_on[turn].wait()
+        return ends[turn]
+
+    world.on_send(f"{FAMILY}:webhook", take_turns)
+    first = asyncio.create_task(world.another_dispatcher().drain())
+    await asyncio.wait_for(sending[0].wait(), 5)
+    world.clock.now += timedelta(seconds=31)
+    second = asyncio.create_task(world.another_dispatcher().drain())
+    await asyncio.wait_for(sending[1].wait(), 5)
+    state = "SELECT state FROM notices WHERE recipient_type = 'contact'"
+    goes_on[0].set()
+    await first
+    assert await world.value(state) == "sending"
+    assert not await world.feed("notice.failed")
+    goes_on[1].set()
+    await second
+    assert await world.value(state) == "sent"
 
 
 # --- answering ------------------------------------------------------------------------------------------------------------
