@@ -3,15 +3,19 @@ twice, ways that die later. Stories on a real database; all people are invented.
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
 
+from app.alarms import facts
 from app.alarms.answering import Action, invitation
+from app.db import Hands, before_commit, transaction
+from app.devices.vocabulary import DeviceKind
 from app.elders.vocabulary import DutyRole
 from app.errors import LinkExpired
 from app.notify.vocabulary import ChannelKind
-from tests.world import START, Person, World
+from tests.world import START, VILLAGE, Person, World
 
 FAMILY, NEIGHBOUR = "女儿", "邻居"
 
@@ -100,6 +104,37 @@ async def test_a_way_of_an_earlier_telling_that_is_still_tried_is_a_way(world: W
     assert (await world.alarm(elder)).unreachable_since is None
 
 
+# --- the feed ---------------------------------------------------------------------------------------------------------
+
+
+async def test_no_number_of_the_feed_appears_below_one_that_was_read(world: World) -> None:
+    """A commit that is slow holds back the numbers after it: «I have seen n» means everything up to n."""
+    numbered, may_commit = asyncio.Event(), asyncio.Event()
+
+    async def commits_slowly() -> None:
+        async def linger(_: Hands) -> None:
+            numbered.set()
+            await may_commit.wait()
+
+        async with transaction(world.sessions) as session:
+            facts.tell(session, "slow", region_code=VILLAGE, alarm_id=None, now=START)
+            before_commit(session, linger)  # after the number was drawn
+
+    async def commits_at_once() -> None:
+        async with transaction(world.sessions) as session:
+            facts.tell(session, "quick", region_code=VILLAGE, alarm_id=None, now=START)
+
+    slow = asyncio.create_task(commits_slowly())
+    await asyncio.wait_for(numbered.wait(), 5)
+    quick = asyncio.create_task(commits_at_once())
+    done, _ = await asyncio.wait({quick}, timeout=0.5)
+    assert not done
+    assert await world.feed() == []
+    may_commit.set()
+    await asyncio.gather(slow, quick)
+    assert [fact.type for fact in await world.feed()] == ["slow", "quick"]
+
+
 # --- what is said -----------------------------------------------------------------------------------------------------
 
 
@@ -125,3 +160,19 @@ async def test_a_device_that_was_away_hears_the_last_word_only(world: World) -> 
     world.recordings[ChannelKind.DEVICE].behaviour.clear()
     await world.pass_time(seconds=30)
     assert [heard.letter.payload["message"] for heard in world.heard_by(button)] == [f"{FAMILY}已经到了"]
+
+
+async def test_what_made_an_alarm_more_urgent_is_the_reason_that_is_read(world: World) -> None:
+    """A detector doubts, then is sure: nobody reads «10% sure» beside «critical»."""
+    elder, _ = await call(world)
+    detector = await world.device(elder, kind=DeviceKind.FALL_DETECTOR)
+    await world.message(detector, {"type": "fall", "confidence": 0.1})
+    await world.message(detector, {"type": "fall", "confidence": 0.99})
+    await world.message(detector, {"type": "fall", "confidence": 0.2})
+    alarm = await world.alarm(elder)
+    assert (alarm.severity, "99%" in alarm.because) == ("critical", True)
+    other = await world.elder()
+    detector = await world.device(other, kind=DeviceKind.FALL_DETECTOR)
+    frames = [world.frame(detector, {"type": "fall", "confidence": sure}) for sure in (0.1, 0.99)]
+    await world.ingest.swallow(frames)
+    assert "99%" in (await world.alarm(other)).because

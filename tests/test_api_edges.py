@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.live import USER_PASSWORD
 from tests.test_api import refused
 
 if TYPE_CHECKING:
@@ -85,3 +86,26 @@ def test_head_answers_and_acts_on_nothing(live: Live) -> None:
         "get",
         "post",
     }
+
+
+def test_a_visitor_who_promised_by_log_in_is_told_when_the_button_is_pressed_again(live: Live) -> None:
+    village = live.village()
+    elder = live.elder(village)
+    visitor = live.visitor(village, name="张三", channels=[{"kind": "webhook", "address": live.receiver.url("/zhang")}])
+    live.admin.made(f"/elders/{elder['id']}/visitors", visitor_id=visitor["id"], role="primary")
+    live.contact(elder, "/zhang-family")
+    name = f"zhang-{visitor['id'][-12:]}"
+    account = {"username": name, "password": USER_PASSWORD, "role": "visitor", "region_code": village}
+    live.admin.made("/users", **account, visitor_id=visitor["id"])
+    alarm = live.alarm(elder)
+    live.receiver.first("/zhang")
+    answered = live.log_in(name, USER_PASSWORD).post(f"/alarms/{alarm['id']}/acknowledge", json={"eta_minutes": 10})
+    assert answered.json()["acknowledged_by"] == {"type": "visitor", "id": visitor["id"], "name": "张三"}
+    live.alarm(elder)
+    told = live.soon(lambda: [b for p, _, b in live.receiver.taken if p == "/zhang" and b["type"] == "alarm.repeated"])
+    assert told[0]["data"]["recipient"]["name"] == "张三"
+    assert not [b for p, _, b in live.receiver.taken if p == "/zhang" and b["type"] == "alarm.acknowledged"]
+    family = live.soon(
+        lambda: [b for p, _, b in live.receiver.taken if p == "/zhang-family" and "acknowl" in b["type"]]
+    )
+    assert "张三正在赶来" in family[0]["data"]["reason"]

@@ -159,7 +159,9 @@ def _merge(reports: Sequence[Report]) -> list[Report]:
         else:
             urgent = min(first, report, key=lambda r: r.severity.rank)
             news = first if report.only_joins or not first.only_joins else report
-            merged[key] = replace(news, presses=first.presses + report.presses, severity=urgent.severity)
+            merged[key] = replace(
+                news, presses=first.presses + report.presses, severity=urgent.severity, because=urgent.because
+            )
     return sorted(merged.values(), key=lambda r: (r.elder_id.bytes, r.kind.value))
 
 

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.access.principal import Right
+from app.access.principal import Principal, Right
 from app.access.wall import beyond
 from app.alarms import handling
 from app.alarms.raising import Report, raise_alarms
@@ -235,7 +235,8 @@ async def acknowledge(
     """A promise that passes without `attend` or `resolve` opens the alarm again."""
     given = body or AcknowledgeIn()
     async with _held(session, alarm_id, version) as held:
-        await handling.acknowledge(session, held, by=who.who(), eta_minutes=given.eta_minutes, note=given.note, now=now)
+        by = await _by(session, who)
+        await handling.acknowledge(session, held, by=by, eta_minutes=given.eta_minutes, note=given.note, now=now)
     return await _out(session, parts, alarm_id, response, now)
 
 
@@ -256,7 +257,8 @@ async def attend(
     version: Version = None,
 ) -> AlarmOut:
     async with _held(session, alarm_id, version) as held:
-        await handling.attend(session, held, by=who.who(), note=body.note if body else None, now=now)
+        by = await _by(session, who)
+        await handling.attend(session, held, by=by, note=body.note if body else None, now=now)
     return await _out(session, parts, alarm_id, response, now)
 
 
@@ -277,7 +279,8 @@ async def resolve(
     version: Version = None,
 ) -> AlarmOut:
     async with _held(session, alarm_id, version) as held:
-        await handling.resolve(session, held, by=who.who(), outcome=body.outcome, note=body.note, now=now, tz=parts.tz)
+        by = await _by(session, who)
+        await handling.resolve(session, held, by=by, outcome=body.outcome, note=body.note, now=now, tz=parts.tz)
     return await _out(session, parts, alarm_id, response, now)
 
 
@@ -387,6 +390,14 @@ async def _held(session: AsyncSession, alarm_id: UUID, version: int | None = Non
     await _within(session, alarm_id)
     async with beyond(session, "everybody who was told hears what became of it"):
         yield await handling.hold(session, alarm_id, version=version)
+
+
+async def _by(session: Any, who: Principal) -> dict[str, Any]:
+    """Who answers. Behind a visitor's account stands the visitor, who is told again like somebody who used a link."""
+    if who.visitor_id is None:
+        return who.who()
+    name = await session.scalar(sa.text("SELECT name FROM visitors WHERE id = :id"), {"id": who.visitor_id})
+    return {"type": "visitor", "id": str(who.visitor_id), "name": name or who.username}
 
 
 async def _out(session: Any, parts: Parts, alarm_id: UUID, response: Response, now: datetime) -> AlarmOut:
