@@ -104,6 +104,23 @@ async def test_a_way_of_an_earlier_telling_that_is_still_tried_is_a_way(world: W
     assert (await world.alarm(elder)).unreachable_since is None
 
 
+async def test_an_alarm_that_cannot_be_worked_on_holds_back_no_other(world: World) -> None:
+    """A plan that this version cannot read (written by a newer one): the alarms behind it go on."""
+    broken, first = await call(world)
+    _, second = await call(world, NEIGHBOUR)
+    await world.press_sos(first)
+    await world.press_sos(second)
+    unreadable = '{"name": "x", "repeat_last_every_s": 60, "steps": [{"after_s": 0, "targets": ["mayor"]}]}'
+    await world.do("UPDATE alarms SET plan = CAST(:plan AS jsonb) WHERE elder_id = :id", plan=unreadable, id=broken.id)
+    world.forget()
+    await world.pass_time(seconds=125)
+    world.expect_heard(NEIGHBOUR, "alarm.escalated")
+    alarm = await world.alarm(broken)
+    assert (alarm.state, alarm.step) == ("open", 0)
+    assert alarm.next_at > world.clock.now
+    assert [fact.alarm_id for fact in await world.feed("alarm.escalated")].count(alarm.id) == 0
+
+
 # --- the feed ---------------------------------------------------------------------------------------------------------
 
 

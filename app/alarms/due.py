@@ -8,8 +8,10 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app import logs
 from app.alarms import entries, facts, handling
 from app.alarms.escalation import AT_ONCE, Due, Plan, advance
 from app.alarms.raising import answerer
@@ -21,7 +23,9 @@ from app.notify.vocabulary import Purpose, Target
 from app.rules.verdict import DEVICE_HEALTH
 from app.words import say
 
+log = logs.get("alarms")
 _BATCH = 100
+_AGAIN_AFTER = timedelta(minutes=1)
 _DUE = sa.text(
     """
     SELECT id, elder_id, kind, region_code, state, step, round, plan, plan_from, acknowledged_by, acknowledged_at,
@@ -53,17 +57,41 @@ async def take_due_steps(session: AsyncSession, *, now: datetime, tz: ZoneInfo) 
         return 0
     people = await people_of(session, [row.elder_id for row in rows], now=now, tz=tz)
     for row in rows:
-        everyone = people.get(row.elder_id, {})
-        match AlarmState(row.state):
-            case AlarmState.OPEN:
-                await _step(session, row, everyone, now)
-            case AlarmState.ACKNOWLEDGED:
-                await _promise_passed(session, row, everyone, now)
-            case AlarmState.ATTENDING:
-                await _ask_for_outcome(session, row, now)
-            case AlarmState.RESOLVED:
-                raise AssertionError("a resolved alarm has no next time (CHECK unresolved_has_a_next_time)")
+        await _take_apart(session, row, people.get(row.elder_id, {}), now)
     return len(rows)
+
+
+async def _take_apart(session: AsyncSession, row: Any, everyone: Everyone, now: datetime) -> None:
+    """One alarm in a savepoint: what is wrong with one (a plan that cannot be read) holds back none of the others. It is
+    looked at again in a minute, and the log says so. A database that is away is everybody's trouble and goes on up."""
+    told = len(session.info.get("facts", ()))
+    try:
+        async with session.begin_nested():
+            await _do_due(session, row, everyone, now)
+    except Exception as error:
+        if isinstance(error, OSError | TimeoutError | SQLAlchemyError) and not isinstance(
+            error, IntegrityError | DataError
+        ):
+            raise
+        log.error(
+            "an alarm's due step cannot be done; again in a minute", alarm=str(row.id), error=type(error).__name__
+        )
+        del session.info.get("facts", [])[told:]
+        await session.execute(
+            sa.text("UPDATE alarms SET next_at = :again WHERE id = :id"), {"id": row.id, "again": now + _AGAIN_AFTER}
+        )
+
+
+async def _do_due(session: AsyncSession, row: Any, everyone: Everyone, now: datetime) -> None:
+    match AlarmState(row.state):
+        case AlarmState.OPEN:
+            await _step(session, row, everyone, now)
+        case AlarmState.ACKNOWLEDGED:
+            await _promise_passed(session, row, everyone, now)
+        case AlarmState.ATTENDING:
+            await _ask_for_outcome(session, row, now)
+        case AlarmState.RESOLVED:
+            raise AssertionError("a resolved alarm has no next time (CHECK unresolved_has_a_next_time)")
 
 
 def _find_step(row: Any, everyone: Everyone, now: datetime) -> tuple[Due, list[Recipient]]:

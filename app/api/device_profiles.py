@@ -172,8 +172,7 @@ async def try_profile(body: TryIn, session: SessionDep, parts: PartsDep, now: No
     """The message is read as if it had arrived now, with the names and devices that are known; nothing is stored, raised
     or told to anybody."""
     frame = Frame(body.topic, _payload(body), now, body.retained)
-    async with beyond(session, "what a gateway calls its devices belongs to no place"):
-        known = await catalogue.load_for(session, body.topic, parts.tz)
+    known = await catalogue.load_for(session, body.topic, parts.tz)
     codecs, known = _narrowed(body, parts.codecs, known)
     first = shapes.dry_run(Registry(codecs, known).decode(frame))
     ids = {one["device_id"] for one in (*first["observations"], *first["reasons"]) if one["device_id"]}
