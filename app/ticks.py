@@ -43,6 +43,7 @@ class Ticks:
         self._clock = clock
         self._tz = tz
         self._sweeps = (
+            watches.begin,
             _forget_answers,
             _forget_logins,
             daily.forget_old,
@@ -120,8 +121,6 @@ class Ticks:
         come are opened. Returns how many there were."""
         now = self._clock()
         today = now.astimezone(self._tz).date()
-        async with transaction(self._sessions) as session:
-            await watches.begin(session, now=now)
         async with transaction(self._sessions) as session:
             looked_at = await classifying.take_due(session, now=now, today=today)
         async with transaction(self._sessions) as session:

@@ -28,7 +28,7 @@ from app.db import migrate
 from app.embedded.broker import EmbeddedBroker, free_port
 from app.embedded.postgres import EmbeddedPostgres
 from app.key_files import new_key
-from bench import district
+from bench import district, watches
 from bench.generator import Publisher
 
 DOORS = int(os.environ.get("BENCH_DOORS", "60000"))
@@ -269,6 +269,7 @@ def main() -> None:
             uvloop.run(measure(bench))
         finally:
             bench.stop()
+    watches.run(MANY)
 
 
 if __name__ == "__main__":

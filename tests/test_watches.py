@@ -157,7 +157,8 @@ async def test_a_device_that_was_taken_away_is_forgotten(world: World) -> None:
 async def test_who_has_a_device_is_watched_before_it_says_anything(world: World) -> None:
     elder = await world.elder()
     await world.device(elder)
-    await world.keep_register()
+    async with transaction(world.sessions) as session:
+        await due.begin(session, world.clock.now)
     await world.live(minutes=27 * 60)
     assert [one.kind for one in await world.alarms(elder)] == ["device_silent"]
 

@@ -69,16 +69,16 @@ _KEEP = sa.text(
 _BEGIN = sa.text(
     """
     INSERT INTO home_states (elder_id, state, due_at, version)
-    SELECT DISTINCT b.elder_id, '{}', CAST(:now AS timestamptz), 1 FROM bindings b
+    SELECT DISTINCT b.elder_id, '{}', CAST(:now AS timestamptz), 1 FROM bindings b  -- hourly: one walk over them
     WHERE b.unbound_at IS NULL AND NOT EXISTS (SELECT FROM home_states h WHERE h.elder_id = b.elder_id)
-    ORDER BY 1 LIMIT 5000
+    ORDER BY 1
     ON CONFLICT DO NOTHING
     """
 )
 
 
-async def begin(session: AsyncSession, *, now: datetime) -> None:
-    """A state for every home that has devices and none yet."""
+async def begin(session: AsyncSession, now: datetime) -> None:
+    """A state for every home that has devices and none yet: those that speak get one by speaking."""
     await session.execute(_BEGIN, {"now": now})
 
 
