@@ -39,6 +39,7 @@ from app.rules.home import Change, Heard, Home, fold, worth_writing
 from app.rules.replaying import heard_from
 
 _TOLD_OF: Final = (Door, Motion, Bed, FallWarning, Fall, Cleared, Tamper, BatteryLow, Vitals, Press, Switch, Cancel)
+_ONLY_NEWS: Final = (Door, FallWarning)
 
 _READ = sa.text(
     """
@@ -105,12 +106,14 @@ async def nudge(session: Hands, observations: Sequence[Observation], *, now: dat
 
 
 def _matters(one: Journalled) -> bool:
-    """An SOS, smoke, gas or a leak say nothing of how a home lives; what else a device says of itself does. A suspected fall
-    that is only said again is none."""
+    """An SOS, smoke, gas or a leak say nothing of how a home lives; what else a device says of itself does. What is only
+    said again is nothing new of a door or a suspicion; of a bed it is somebody who rests."""
     seen = one.seen
-    if seen.retained or (isinstance(seen.event, FallWarning) and one.edge is not Edge.NEWS):
+    if seen.retained:
         return False
-    return isinstance(seen.event, _TOLD_OF) or seen.battery is not None or (seen.late and seen.device_time is not None)
+    if isinstance(seen.event, _TOLD_OF) and (one.edge is Edge.NEWS or not isinstance(seen.event, _ONLY_NEWS)):
+        return True
+    return seen.battery is not None or (seen.late and seen.device_time is not None)
 
 
 class _After:
