@@ -151,6 +151,11 @@ class _Builder:
         ids["special_period"] = (await self.made("/special-periods", **cold))["id"]
         round_of = {"visitor_id": visitor["id"], "region_code": village, "from": "2026-11-23", "days": 7}
         ids["round_id"] = (await self.made("/rounds", **round_of))["id"]
+        away = {"kind": "away", "begins_at": "2026-12-01T08:00:00+08:00", "ends_at": "2026-12-10T18:00:00+08:00"}
+        ids["watch_period"] = (await self.made(f"{at}/watch-periods", **away, note=mark))["id"]
+        own_rules = {"elder_id": elder["id"], "settings": {"door_left_open": {"after_minutes": 45}}, "note": mark}
+        answer = await ask(self.app, "PUT", f"{BASE}/rules", token=self.token, body=own_rules)
+        assert answer.status == 200, answer.body
         ids["closed_month_id"] = (await self.made("/closed-months", month=f"2026-0{6 + number}", region_code=village))[
             "id"
         ]

@@ -121,17 +121,24 @@ MATRIX |= {
     "festivals": Row(tells=False),
     "festival_setting": Row(),
     "set_festivals": Row(),
-    "propose": Row(query={"from": "2026-11-24", "region_code": f"{TOWNSHIP}001"}),
-    "accept": Row(body={"from": "2026-11-24"}, refused={"visitor": 403}),
+    "propose_round": Row(query={"from": "2026-11-24", "region_code": f"{TOWNSHIP}001"}),
+    "accept_round": Row(body={"from": "2026-11-24"}, refused={"visitor": 403}),
     "rounds": Row(),
     "one_round": Row(),
-    "cancel": Row(),
+    "cancel_round": Row(),
     "digests": Row(tells=False),
-    "preview": Row(),
+    "preview_digest": Row(),
     "region_hours": Row(),
     "set_region_hours": Row(),
     "visitor_hours": Row(),
     "set_visitor_hours": Row(),
+    # watches
+    "rules": Row(),
+    "set_rules": Row(),
+    "history": Row(tells=False),
+    "periods": Row(),
+    "enter": Row(),
+    "end": Row(subjects={"period_id": "watch_period"}),
     # front ends, alarms and reports
     "add_webhook": Row(body={"url": "http://127.0.0.1:9/new"}),
     "stream": Row(stream=True),
@@ -170,7 +177,7 @@ IDS = frozenset(
         elder_id visitor_id code region_code contact_id member_id family_member_id consent_id assessment_id
         finding_id device_id alarm_id attended_alarm visit_id user_id key_id webhook_id delivery_id
         escalation_policy care_policy closed_month_id task_id
-        special_period round_id tested_device test_id
+        special_period round_id tested_device test_id watch_period
     """.split()  # noqa: SIM905
 )
 

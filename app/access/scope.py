@@ -143,7 +143,8 @@ WALLS: Mapping[str, Wall] = {
     "rule_versions": Wall(
         "({t}.elder_id IS NULL OR EXISTS (SELECT FROM elders e WHERE e.id = {t}.elder_id))",
         f"({{t}}.elder_id IS NULL OR {_mine('{t}.elder_id')})",
-        writes=f"({{t}}.elder_id IS NOT NULL OR {_inside('{t}.region_code')})",
+        writes=f"CASE WHEN {{t}}.elder_id IS NULL THEN {_inside('{t}.region_code')} "
+        "ELSE EXISTS (SELECT FROM elders e WHERE e.id = {t}.elder_id) END",
     ),
     # --- devices
     "devices": by_region(visitor=_WORN_BY_MINE),
