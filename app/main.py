@@ -52,6 +52,7 @@ from app.notify.channels.device import DeviceChannel
 from app.notify.digests import DigestDesk
 from app.notify.dispatcher import Dispatcher
 from app.notify.outbox import Claim, Settled
+from app.privacy.retention import Retention
 from app.readiness import Finding
 from app.settings import Settings, SettingsError, kept_secret, load_keys
 from app.signals import Signal, Signals
@@ -215,7 +216,13 @@ class Server:
         )  # fmt: skip
         self._loop("digests", digests.run)
         self._start_webhooks(stack)
-        self.ticks = Ticks(self.sessions, self.clock, self.settings.tz, sweeps=[self._sweep_webhooks])
+        self.ticks = Ticks(
+            self.sessions,
+            self.clock,
+            self.settings.tz,
+            sweeps=[self._sweep_webhooks],
+            chores=[Retention(self.sessions, self.settings, self.sealer, self.settings.tz).run],
+        )
         self.ticks.start()
         stack.callback(self.ticks.stop)
         catching_up = asyncio.create_task(self._catch_up(), name="catch up")

@@ -66,6 +66,12 @@ class Settings(BaseSettings):
     webhook_pause_after_failures: int = Field(default=100, ge=1, le=1_000_000)
     webhook_log_days: int = Field(default=30, ge=1, le=3650)
     webhook_secret_overlap_s: int = Field(default=86_400, ge=0, le=30 * 86_400)
+    retain_journal_days: int = Field(default=730, ge=0, le=36_500)
+    retain_quarantine_days: int = Field(default=90, ge=0, le=36_500)
+    retain_unclaimed_days: int = Field(default=90, ge=0, le=36_500)
+    retain_notices_days: int = Field(default=1095, ge=0, le=36_500)
+    retain_feed_days: int = Field(default=90, ge=0, le=36_500)
+    erase_departed_after_days: int = Field(default=1825, ge=0, le=36_500)
     cors_origins: str = ""
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
 
@@ -173,6 +179,12 @@ class Settings(BaseSettings):
         if text and (len(text) < _LEAST_SECRET or len(set(text)) < _LEAST_SECRET // 4 or not text.isascii()):
             raise ValueError(f"is weak: {_LEAST_SECRET} or more random characters (`shouwang new-key` prints some)")
         return value
+
+    @model_validator(mode="after")
+    def _what_is_sent_again_is_there(self) -> Self:
+        if 0 < self.retain_feed_days <= self.webhook_log_days:
+            raise ValueError("SHOUWANG_RETAIN_FEED_DAYS must be more than SHOUWANG_WEBHOOK_LOG_DAYS")
+        return self
 
     @model_validator(mode="after")
     def _one_source_of_data_keys(self) -> Self:

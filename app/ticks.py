@@ -29,16 +29,27 @@ _EVERY_S = 0.5
 _REGISTER_EVERY_S = 60
 _LISTS_EVERY_S = 5  # a visitor's hour is kept to some seconds
 _REST = 4  # times as long as the work before it: a policy that touches 100,000 people must not hold up an alarm
+_FIRST_CHORES = timedelta(minutes=2)
 _KEEP_ANSWERS = timedelta(days=2)
 
 
 Sweep = Callable[[AsyncSession, datetime], Awaitable[object]]
+Chore = Callable[[datetime], Awaitable[object]]
 
 
 class Ticks:
-    """Looks for due work twice a second. `sweeps` are other rooms' hourly tidying, each in a transaction of its own."""
+    """Looks for due work twice a second. `sweeps` are other rooms' hourly tidying, each in a transaction of its own;
+    `chores` take many transactions, and rest between them."""
 
-    def __init__(self, sessions: Sessions, clock: Clock, tz: ZoneInfo, *, sweeps: Sequence[Sweep] = ()) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        clock: Clock,
+        tz: ZoneInfo,
+        *,
+        sweeps: Sequence[Sweep] = (),
+        chores: Sequence[Chore] = (),
+    ) -> None:
         self._sessions = sessions
         self._clock = clock
         self._tz = tz
@@ -51,6 +62,7 @@ class Ticks:
             calendar.add_up,
             *sweeps,
         )
+        self._chores = chores
         self._scheduler = AsyncIOScheduler(timezone=tz)
         self.last_look: datetime | None = None
 
@@ -61,6 +73,8 @@ class Ticks:
         self._scheduler.add_job(self._register, "interval", seconds=_REGISTER_EVERY_S, id="register", **common)
         self._scheduler.add_job(self._lists, "interval", seconds=_LISTS_EVERY_S, id="lists", **common)
         self._scheduler.add_job(self._sweep, "interval", hours=1, id="sweep", **common)
+        first = self._clock() + _FIRST_CHORES  # also where a process never lives for an hour
+        self._scheduler.add_job(self._do_chores, "interval", hours=1, id="chores", next_run_time=first, **common)
         self._scheduler.start()
 
     def stop(self) -> None:
@@ -156,6 +170,13 @@ class Ticks:
                     await sweep(session, self._clock())
             except (SQLAlchemyError, OSError, TimeoutError) as error:
                 log.warning("could not sweep", error=type(error).__name__)
+
+    async def _do_chores(self) -> None:
+        for chore in self._chores:
+            try:
+                await chore(self._clock())
+            except (SQLAlchemyError, OSError, TimeoutError) as error:
+                log.warning("a chore was not done; again in an hour", error=type(error).__name__)
 
 
 async def _forget_answers(session: AsyncSession, now: datetime) -> None:

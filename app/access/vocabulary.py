@@ -35,6 +35,7 @@ class Right(StrEnum):
     API_KEYS = "api_keys"
     AUDIT_READ = "audit:read"
     EXPORT = "export"
+    ERASE = "erase"  # a person who left, for good
     WEBHOOKS = "webhooks"
 
 
@@ -59,7 +60,8 @@ _READS = frozenset({Right.ELDERS_READ, Right.ALARMS_READ, Right.VISITS_READ, Rig
 
 RIGHTS_OF: dict[Role, frozenset[Right]] = {
     Role.ADMIN: frozenset(Right),
-    Role.SUPERVISOR: frozenset(Right) - {Right.ACCOUNTS, Right.API_KEYS, Right.AUDIT_READ, Right.CARE_RULES},
+    Role.SUPERVISOR: frozenset(Right)
+    - {Right.ACCOUNTS, Right.API_KEYS, Right.AUDIT_READ, Right.CARE_RULES, Right.ERASE},
     Role.OPERATOR: _EVERY_ACCOUNT | _READS | {Right.ALARMS_WRITE, Right.VISITS_WRITE},
     Role.VISITOR: _EVERY_ACCOUNT | (_READS - {Right.STATS_READ}) | {Right.ALARMS_WRITE, Right.VISITS_WRITE},
     Role.AUDITOR: _EVERY_ACCOUNT | _READS | {Right.AUDIT_READ},

@@ -34,6 +34,7 @@ from app.api import (
     edges,
     elders,
     findings,
+    personal_data,
     policies,
     problems,
     records,
@@ -121,8 +122,8 @@ def _include_api(app: FastAPI) -> None:
     guarded = APIRouter(dependencies=[Depends(principal)], responses=responses(400, 401, 403, 408, 409, 413, 422, 503))
     areas = (
         auth, users, api_keys, audit_log, regions, elders, records, classification, consents, contacts, devices,
-        device_imports, device_tests, credentials, device_profiles, policies, duties, visits, findings, tasks, alarms,
-        webhooks, reports, special_periods, stats, rounds, digests, rules, watch_periods,
+        device_imports, device_tests, credentials, device_profiles, personal_data, policies, duties, visits, findings,
+        tasks, alarms, webhooks, reports, special_periods, stats, rounds, digests, rules, watch_periods,
     )  # fmt: skip
     for area in areas:
         guarded.include_router(area.router)

@@ -53,6 +53,7 @@ from app.elders.vocabulary import (
 from app.errors import Conflict, InvalidInput
 
 router = APIRouter(route_class=Transactional, tags=["people"], dependencies=[Depends(idempotent)])
+IdNumber = Annotated[str, StringConstraints(min_length=15, max_length=20)]
 OtherTag = Annotated[str, StringConstraints(min_length=1, max_length=20), AfterValidator(one_line)]
 Remark = Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(printable)]
 Tail = Annotated[str, StringConstraints(pattern=r"^[0-9]{4}$"), Field(description="The last four digits of the phone.")]
@@ -114,7 +115,7 @@ class ElderIn(Body):
         ability={"level": "severe", "assessed_on": "2026-03-01", "observed": None},
     )  # fmt: skip
     name: Name = Field(examples=["王桂英"])
-    id_number: Annotated[str, StringConstraints(min_length=15, max_length=20)] = Field(examples=["370302194001011221"])
+    id_number: IdNumber = Field(examples=["370302194001011221"])
     region_code: Region12
     sex: Sex | None = Field(default=None, description="Read from the ID number; checked when given.")
     birth_date: Day | None = Field(default=None, description="Read from the ID number; checked when given.")
@@ -148,6 +149,7 @@ class ElderIn(Body):
 class ElderChange(Body):
     model_config = example(tags=["living_alone", "empty_nest"], ability={"observed": "bedridden"})
     name: Name | None = None
+    id_number: IdNumber | None = Field(default=None, description="A wrong one put right; birth date and sex follow it.")
     region_code: Region12 | None = None
     phone: Phone | None = None
     address: Address | None = None
@@ -183,7 +185,7 @@ class ElderChange(Body):
 _HARMLESS = ("region_code", "tags", "ability_level", "ability_assessed_on", "observed", "disability_grade", "dementia",
              "services", "circumstances", "willing", "willing_asked_on", "surveyed_on", "moved_on", "status", "status_reason",
              "status_since", "status_until")  # fmt: skip
-_NEVER_NULL = ("name", "region_code", "tags", "other_tags", "dementia", "circumstances", "services", "service_notes",
+_NEVER_NULL = ("name", "id_number", "region_code", "tags", "other_tags", "dementia", "circumstances", "services", "service_notes",
                "status", "ability")  # fmt: skip
 
 
@@ -192,7 +194,7 @@ class ElderSearch(Body):
 
     model_config = example(id_number="370302194001011221", purpose="来电核对身份")
     purpose: Purpose
-    id_number: Annotated[str, StringConstraints(min_length=15, max_length=20)] | None = None
+    id_number: IdNumber | None = None
     phone_tail: Tail | None = None
     name: Name | None = Field(default=None, description="A part of the name, or its pinyin: `wgy`, `wangguiying`.")
     region_code: Scope | None = None

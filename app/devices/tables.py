@@ -175,6 +175,7 @@ class RejectedMessage(SQLModel, table=True):
     __tablename__ = "rejected_messages"
     __table_args__ = (
         sa.CheckConstraint("num_nonnulls(payload, payload_sealed) = 1", name="sealed_or_older"),
+        sa.Index("ix_rejected_messages_device_id", "device_id"),
         sa.Index("ix_rejected_messages_unsealed", "id", postgresql_where=sa.text("payload IS NOT NULL")),
         # What a device that is to be claimed sent last.
         sa.Index(

@@ -173,6 +173,8 @@ async def change_elder(
             since = fields.get("moved_on") or today
             await history.live_in(session, elder, fields["region_code"], since=since, by=by, now=now)
             elder.region_code = fields["region_code"]
+    if "id_number" in fields:
+        await _correct_number(session, elder, fields["id_number"], sealer=sealer, today=today)
     for name in _PLAIN:
         if name in fields:
             setattr(elder, name, fields[name])
@@ -188,6 +190,17 @@ async def change_elder(
     cause = ChangeCause.STATUS if _STATUS & fields.keys() else ChangeCause.CHANGED
     await classifying.refresh(session, elder, cause=cause, now=now, today=today)
     return sorted(fields)
+
+
+async def _correct_number(session: AsyncSession, elder: Elder, text: str, *, sealer: Sealer, today: date) -> None:
+    """A wrong ID number is put right; birth date and sex follow it."""
+    identity = read_id_number(text, today=today)
+    if identity.number == sealer.open_optional(elder.id_number_sealed, record=elder.id):
+        return
+    await must_be_nobody_yet(session, identity.number, sealer=sealer)
+    elder.id_number_sealed = sealer.seal(identity.number, record=elder.id)
+    elder.id_number_index = sealer.index(identity.number)
+    elder.birth_date, elder.sex = identity.birth_date, identity.sex
 
 
 async def touch(session: AsyncSession, elder: Elder, *, now: datetime) -> None:
@@ -297,8 +310,10 @@ async def index_phones(session: AsyncSession, sealer: Sealer, *, after: UUID, ba
 async def elder_within(
     session: AsyncSession, who: Principal, elder_id: UUID, *, version: int | None = None, lock: bool = False
 ) -> Elder:
-    """Raises `NotFound` for an id that is absent or outside the scope, alike."""
-    query = select(Elder).where(col(Elder.id) == elder_id, within(who, col(Elder.region_code)))
+    """Raises `NotFound` for an id that is absent, erased or outside the scope, alike."""
+    query = select(Elder).where(
+        col(Elder.id) == elder_id, within(who, col(Elder.region_code)), col(Elder.erased_at).is_(None)
+    )
     elder = (await session.execute(query.with_for_update() if lock else query)).scalar_one_or_none()
     if elder is None:
         raise NotFound("no such elder")
@@ -323,7 +338,7 @@ async def list_elders(
 ) -> Sequence[Elder]:
     """Elders within the scope. `name`: a part of the name, or its pinyin: initials (wgy) or whole (wangguiying).
     `phone_tails`, `id_numbers`: every form in which the hash may be stored (`Sealer.indexes`)."""
-    query = select(Elder).where(within(who, col(Elder.region_code)))
+    query = select(Elder).where(within(who, col(Elder.region_code)), col(Elder.erased_at).is_(None))
     if region_code:
         query = query.where(begins(col(Elder.region_code), region_code))
     if name:
@@ -357,7 +372,7 @@ def elder_shape(
     elder: Elder, *, sealer: Sealer, today: date, in_force: Policies, plainly: bool = False
 ) -> dict[str, Any]:
     """An elder as the contract shows it: masked unless `plainly`. Age and care level are computed for today."""
-    id_number = sealer.open(elder.id_number_sealed, record=elder.id)
+    id_number = sealer.open_optional(elder.id_number_sealed, record=elder.id) or ""
     phone = sealer.open_optional(elder.phone_sealed, record=elder.id)
     address = sealer.open_optional(elder.address_sealed, record=elder.id)
     found = classify(history.facts_of(elder), on=today, policy=in_force.at(elder.region_code, today))

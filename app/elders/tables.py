@@ -82,15 +82,27 @@ class Elder(SQLModel, table=True):
             "ix_elders_reclassify_on", "reclassify_on", "id", postgresql_where=sa.text("reclassify_on IS NOT NULL")
         ),
         sa.CheckConstraint("status <> 'active' OR status_reason IS NULL", name="active_needs_no_reason"),
+        sa.CheckConstraint(
+            "CASE WHEN erased_at IS NULL THEN num_nulls(id_number_sealed, id_number_index) = 0 "
+            "ELSE num_nonnulls(id_number_sealed, id_number_index, phone_sealed, address_sealed, phone_tail_index) = 0 END",
+            name="an_identity_until_erased",
+        ),
+        # Whom the retention job finds: who left and is not erased yet.
+        sa.Index(
+            "ix_elders_departed",
+            "status_since",
+            postgresql_where=sa.text("erased_at IS NULL AND status IN ('moved', 'deceased')"),
+        ),
     )
 
     id: UUID = Field(primary_key=True)
     name: str = Field(max_length=100)
     sex: Sex = Field(sa_column=text_enum(Sex, name="sex"))
     birth_date: date
-    id_number_sealed: bytes = Field(sa_column=_sealed(nullable=False))
+    # Empty only when the person was erased: the row stays for statistics, without identity.
+    id_number_sealed: bytes | None = Field(default=None, sa_column=_sealed())
     # One person is enrolled once, found without opening any seal.
-    id_number_index: bytes = Field(sa_column=sa.Column(BYTEA, nullable=False, unique=True))
+    id_number_index: bytes | None = Field(default=None, sa_column=sa.Column(BYTEA, unique=True))
     phone_sealed: bytes | None = Field(default=None, sa_column=_sealed())
     address_sealed: bytes | None = Field(default=None, sa_column=_sealed())
     region_code: str = Field(foreign_key="regions.code")
@@ -135,6 +147,7 @@ class Elder(SQLModel, table=True):
     )
     created_at: datetime = Field(sa_column=moment())
     updated_at: datetime = Field(sa_column=moment())
+    erased_at: datetime | None = Field(default=None, sa_column=moment(nullable=True))
     version: int = 1
 
 

@@ -50,7 +50,7 @@ class Pen:
     category: Category
 
     def id_number(self, elder: Elder) -> str:
-        number = self.sealer.open(elder.id_number_sealed, record=elder.id)
+        number = self.sealer.open_optional(elder.id_number_sealed, record=elder.id) or ""
         return number if self.plainly else mask_id_number(number)
 
     def address(self, elder: Elder) -> str:
