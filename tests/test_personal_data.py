@@ -74,7 +74,7 @@ def test_every_column_of_an_export_has_a_chinese_name() -> None:
 # --- somebody of whom every table knows ------------------------------------------------------------------------------
 
 _IDS = {"elders": "elder", "visits": "visit", "alarms": "alarm", "contacts": "contact", "findings": "finding",
-        "visitors": "visitor", "closed_months": "month"}  # fmt: skip
+        "visitors": "visitor", "closed_months": "month", "rounds": "round"}  # fmt: skip
 # What the constraints of a table ask for.
 _FITS: dict[str, dict[str, Any]] = {
     "alarms": {"state": "resolved", "outcome": "elder_well", "next_at": None},
@@ -92,6 +92,8 @@ _FITS: dict[str, dict[str, Any]] = {
     "rejected_messages": {"payload": None},
     "closed_months": {"month": date(2026, 10, 1)},
     "device_events": {"elder_id": None},
+    "digests": {"state": "failed", "sent_at": None, "expires_at": datetime(2027, 1, 1, tzinfo=TZ)},
+    "rounds": {"until": date(2026, 12, 1)},
 }  # fmt: skip
 
 
@@ -110,10 +112,10 @@ class Somebody:
         async with transaction(self.world.sessions) as session:
             for table in SQLModel.metadata.sorted_tables:
                 if (
-                    table.name in held and table.name not in ("elders", "devices", "elder_months")
-                ) or table.name == "closed_months":
+                    table.name in held and table.name not in ("elders", "devices", "elder_months", "visit_duties")
+                ) or table.name in ("closed_months", "rounds"):
                     one = held.get(table.name)
-                    row = self._row(table, set(one.keeps) if one else set())
+                    row = self._row(table, set(one.keeps if one else table.columns.keys()))
                     if table.name in _IDS:
                         self.ids[_IDS[table.name]] = row["id"]
                     await session.execute(table.insert().values(**row))
@@ -144,13 +146,14 @@ class Somebody:
                 return VILLAGE
             case "device_id" | "trigger_device_id":
                 return self.ids["device"]
-            case "reasons":
+            case "reasons" if column.table.name == "classification_changes":
                 return [{"clause": "二（一）1", "because": CANARY}]
             case _ if column.name.endswith("_sealed"):
                 return b"\x00"  # sealed with the row's own id, below
-        match column.type:
+        kind = column.type.impl if isinstance(column.type, sa.TypeDecorator) else column.type
+        match kind:
             case sa.Enum():
-                return column.type.enums[0]
+                return kind.enums[0]
             case sa.String():
                 return "x" if kept else CANARY
             case sa.Boolean():
@@ -164,7 +167,10 @@ class Somebody:
             case ARRAY():
                 return ["x" if kept else CANARY]
             case JSONB():
-                return {"type": "contact", "id": "1", "name": CANARY, "note": CANARY, "step": 2}
+                if kept:
+                    return {"type": "user", "id": "1", "name": "x"}
+                who = str(self.elder.id)
+                return {"type": "contact", "id": "1", "name": CANARY, "note": CANARY, "step": 2, "elder_id": who}
             case BYTEA():
                 return CANARY.encode()
             case sa.Uuid():
@@ -177,6 +183,8 @@ class Somebody:
             for one in SEALED:
                 rows = (await session.execute(sa.text(f"SELECT * FROM {one.table}"))).mappings().all()
                 for row in rows:
+                    if one.table == "visitors" or row.get("visitor_id"):  # staff's own
+                        continue
                     where = " AND ".join(f"{name} = :{name}" for name in one.key)
                     values = {name: row[name] for name in one.key}
                     for column in one.columns:
@@ -267,9 +275,9 @@ async def test_only_the_person_is_erased(world: World, somebody: Somebody) -> No
     await world.message(await world.device(other.elder), {"type": "door", "state": "open"})
     await erase(world, somebody.elder.id)
     assert [row.name for row in await world.rows("SELECT name FROM contacts")] == ["另一人的女儿"]
-    assert len(await world.rows("SELECT FROM device_events")) == 1
+    assert await world.value("SELECT count(*) FROM device_events") == 1
     assert [row.name for row in await world.rows("SELECT name FROM elders WHERE erased_at IS NULL")] == ["另一人"]
-    assert len(await world.rows("SELECT FROM channels")) == 1
+    assert await world.value("SELECT count(*) FROM channels WHERE contact_id IS NOT NULL") == 1
 
 
 async def test_whoever_is_enrolled_or_has_an_open_alarm_is_not_erased(world: World) -> None:
@@ -363,10 +371,7 @@ async def test_what_is_old_goes_and_is_reported(world: World, monkeypatch: pytes
     assert "feed_events" not in removed  # no webhook has read it yet
     assert await world.value("SELECT count(*) FROM feed_events") == unread
     assert await world.value("SELECT count(*) FROM notices WHERE created_at < :t", t=before + timedelta(days=9)) == 0
-    assert [row.event_id for row in await world.rows("SELECT event_id FROM device_events ORDER BY id")] == [
-        "new",
-        "again",
-    ]
+    assert {row.event_id for row in await world.rows("SELECT event_id FROM device_events")} == {"new", "again"}
     await world.do("UPDATE webhook_fan_out SET seq = (SELECT max(seq) FROM feed_events)")
     assert (await keeper(world, **every).run(world.time()))["feed_events"] > 0
     rows = await world.rows("SELECT actor, detail FROM audit_log WHERE action = 'retention.applied' ORDER BY id")

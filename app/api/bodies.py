@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from typing import Annotated, Any
 
@@ -64,6 +65,10 @@ class Body(BaseModel):
     """A request body: a field we do not know is a mistake worth telling."""
 
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+
+    def __repr_args__(self) -> Iterator[tuple[str, str]]:
+        """Which fields were given, never what they say: it may be a password or a phone number."""
+        yield from ((name, "…") for name in self.model_fields_set)
 
 
 def _whole(text: str) -> str:

@@ -41,7 +41,9 @@ class NewCredentialsOut(BaseModel):
     device_id: str = Field(examples=["sos-0001"])
     username: str = Field(examples=["sos-0001"], description="The device id, unless it cannot be a user name.")
     password: str = Field(
-        examples=["rT0H6vUuYkq3pHcN1oQm0sYb5c2rWqk7eYxJ9d4LZ8A"], description="Shown this once, and kept nowhere."
+        repr=False,
+        examples=["rT0H6vUuYkq3pHcN1oQm0sYb5c2rWqk7eYxJ9d4LZ8A"],
+        description="Shown this once, and kept nowhere.",
     )
     client_id: str = Field(examples=["sos-0001"], description="The MQTT client id to use: brokers may insist on it.")
     topics: TopicsOut

@@ -15,11 +15,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from app import errors, logs
+from app.discretion import without_identity
 
 log = logs.get("api")
 MEDIA_TYPE = "application/problem+json"
 TYPE_BASE = "https://shouwang.invalid/problems/"
 _MOST_FIELDS = 50
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 STATUS: dict[type[errors.ShouwangError], int] = {
     errors.NotFound: 404,
@@ -151,9 +153,14 @@ async def _does_not_fit(request: Request, error: Exception) -> JSONResponse:
 
 
 def _place(loc: tuple[int | str, ...]) -> str:
-    """Where it does not fit. An unknown field's name is the sender's: cut, and made fit to be written."""
-    text = ".".join(str(part)[:64] for part in loc)
-    return text.encode("utf-8", "replace").decode()
+    """Where it does not fit. An unknown field's name is the sender's, and may be anything: only what looks like a name of
+    a field is said again."""
+    return ".".join(_field(part) for part in loc)
+
+
+def _field(part: int | str) -> str:
+    text = str(part)[:64]
+    return without_identity(text) if isinstance(part, int) or _NAME.fullmatch(text) else "…"
 
 
 async def _http(_: Request, error: Exception) -> JSONResponse:

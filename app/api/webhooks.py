@@ -99,12 +99,12 @@ class WebhookOut(BaseModel):
 
 
 class WebhookMade(WebhookOut):
-    secret: str = Field(description="Shown once.", examples=["whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3"])
+    secret: str = Field(repr=False, description="Shown once.", examples=["whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3"])
 
 
 class SecretOut(BaseModel):
     id: UUID
-    secret: str = Field(description="Shown once.", examples=["whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3"])
+    secret: str = Field(repr=False, description="Shown once.", examples=["whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3"])
     previous_secret_until: datetime | None
 
 

@@ -210,7 +210,7 @@ class DeviceCredential(SQLModel, table=True):
         sa_column=sa.Column(sa.String(128), sa.ForeignKey("devices.device_id", ondelete="CASCADE"), primary_key=True)
     )
     username: str = Field(sa_column=sa.Column(sa.Text, nullable=False, unique=True))
-    password_hash: str | None = Field(default=None, sa_column=sa.Column(sa.Text))
+    password_hash: str | None = Field(default=None, sa_column=sa.Column(sa.Text), repr=False)
     issued_at: datetime = Field(sa_column=moment())
     rotated_at: datetime | None = Field(default=None, sa_column=moment(nullable=True))
     revoked_at: datetime | None = Field(default=None, sa_column=moment(nullable=True))

@@ -100,11 +100,11 @@ class Elder(SQLModel, table=True):
     sex: Sex = Field(sa_column=text_enum(Sex, name="sex"))
     birth_date: date
     # Empty only when the person was erased: the row stays for statistics, without identity.
-    id_number_sealed: bytes | None = Field(default=None, sa_column=_sealed())
+    id_number_sealed: bytes | None = Field(default=None, sa_column=_sealed(), repr=False)
     # One person is enrolled once, found without opening any seal.
-    id_number_index: bytes | None = Field(default=None, sa_column=sa.Column(BYTEA, unique=True))
-    phone_sealed: bytes | None = Field(default=None, sa_column=_sealed())
-    address_sealed: bytes | None = Field(default=None, sa_column=_sealed())
+    id_number_index: bytes | None = Field(default=None, sa_column=sa.Column(BYTEA, unique=True), repr=False)
+    phone_sealed: bytes | None = Field(default=None, sa_column=_sealed(), repr=False)
+    address_sealed: bytes | None = Field(default=None, sa_column=_sealed(), repr=False)
     region_code: str = Field(foreign_key="regions.code")
     tags: list[str] = Field(default_factory=list, sa_column=sa.Column(ARRAY(sa.Text), nullable=False))
     ability_level: AbilityLevel | None = Field(
@@ -136,7 +136,7 @@ class Elder(SQLModel, table=True):
     remarks: str | None = Field(default=None, max_length=500)  # annex 3's 备注
     # Found by sound, and by the phone's last four digits without opening a seal.
     name_keys: str = Field(default="", sa_column=sa.Column(sa.Text, nullable=False, server_default=""))
-    phone_tail_index: bytes | None = Field(default=None, sa_column=sa.Column(BYTEA))
+    phone_tail_index: bytes | None = Field(default=None, sa_column=sa.Column(BYTEA), repr=False)
     # The class as last computed, and the day on which it must be looked at again (empty: never, they left).
     care_level: CareLevel = Field(
         default=CareLevel.UNDETERMINED,
@@ -246,7 +246,7 @@ class FamilyMember(SQLModel, table=True):
     elder_id: UUID = Field(foreign_key="elders.id", index=True)
     name: str = Field(max_length=100)
     relation: str = Field(max_length=50)
-    phone_sealed: bytes | None = Field(default=None, sa_column=_sealed())
+    phone_sealed: bytes | None = Field(default=None, sa_column=_sealed(), repr=False)
     lives_with: bool = False
     supporter: bool = False  # 赡养人: has the legal duty, and may consent to home visits
     lives_away: bool = False  # 在外地居住: is reminded to phone, not to come
@@ -333,7 +333,7 @@ class Contact(SQLModel, table=True):
     elder_id: UUID = Field(foreign_key="elders.id", index=True)
     name: str = Field(max_length=100)
     relation: str = Field(max_length=50)
-    phone_sealed: bytes | None = Field(default=None, sa_column=_sealed())
+    phone_sealed: bytes | None = Field(default=None, sa_column=_sealed(), repr=False)
     is_emergency: bool = True
     priority: int = 1
     created_at: datetime = Field(sa_column=moment())
@@ -352,7 +352,7 @@ class Visitor(SQLModel, table=True):
     name: str = Field(max_length=100)
     kind: str = Field(max_length=32)
     organisation: str | None = Field(default=None, max_length=200)
-    phone_sealed: bytes | None = Field(default=None, sa_column=_sealed())
+    phone_sealed: bytes | None = Field(default=None, sa_column=_sealed(), repr=False)
     region_code: str = Field(foreign_key="regions.code")
     created_at: datetime = Field(sa_column=moment())
     version: int = 1

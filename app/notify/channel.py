@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -19,12 +19,13 @@ class Letter:
     """
 
     notice_id: NoticeId  # stable over attempts: receivers can tell a repeat
-    address: str
-    secret: str | None
-    title: str
-    text: str  # several sentences, the answer link at the end
-    short: Mapping[str, str]  # variables of a text message or voice template: name, kind, because, link
-    payload: Mapping[str, Any]
+    address: str = field(repr=False)
+    secret: str | None = field(repr=False)
+    title: str = field(repr=False)
+    text: str = field(repr=False)  # several sentences, the answer link at the end
+    # Variables of a text message or voice template: name, kind, because, link.
+    short: Mapping[str, str] = field(repr=False)
+    payload: Mapping[str, Any] = field(repr=False)
     composed_at: datetime
     digest: bool = False  # no alarm: a text message takes another template
 

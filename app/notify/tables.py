@@ -29,8 +29,10 @@ class Channel(SQLModel, table=True):
     visitor_id: UUID | None = Field(default=None, foreign_key="visitors.id", ondelete="CASCADE")
     position: int
     kind: ChannelKind = Field(sa_column=text_enum(ChannelKind, name="kind"))
-    address_sealed: bytes = Field(sa_column=sa.Column(BYTEA, nullable=False))
-    secret_sealed: bytes | None = Field(default=None, sa_column=sa.Column(BYTEA))  # webhooks: the signing secret
+    address_sealed: bytes = Field(sa_column=sa.Column(BYTEA, nullable=False), repr=False)
+    secret_sealed: bytes | None = Field(
+        default=None, sa_column=sa.Column(BYTEA), repr=False
+    )  # webhooks: the signing secret
 
 
 class Notice(SQLModel, table=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import secrets
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -28,8 +28,8 @@ class Way:
     """A channel as it is given: `secret` only for webhooks (made when absent)."""
 
     kind: ChannelKind
-    address: str
-    secret: str | None = None
+    address: str = field(repr=False)
+    secret: str | None = field(default=None, repr=False)
 
 
 def check(ways: Sequence[Way], channels: Channels) -> list[Way]:

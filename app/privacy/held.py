@@ -25,7 +25,8 @@ def _if_given(column: str) -> str:
 
 def _staff_only(column: str) -> str:
     """Who did something: staff stays named, the person's own people do not."""
-    return f"CASE WHEN t.{column} ->> 'type' = 'contact' THEN t.{column} || '{{\"name\": \"{ERASED}\"}}' ELSE t.{column} END"
+    nobody = f"jsonb_build_object('type', 'contact', 'id', t.{column} -> 'id', 'name', {_GONE})"
+    return f"CASE WHEN t.{column} ->> 'type' = 'contact' THEN {nobody} ELSE t.{column} END"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,17 @@ HELD = (
         keeps=("elder_id", "month", "place_code", "care_level", "counted_from", "excused", "evidenced", "visits",
                "attempts", "first_on", "last_on", "gap_days"),
     ),
+    Held(
+        "visit_duties", "应探访情况",
+        keeps=("elder_id", "region_code", "care_level", "period", "period_end", "still", "overdue", "look_on"),
+        hides=("look_on",),
+    ),
+    Held(
+        "round_stops", "探访路线", keeps=("round_id", "position", "day", "due_by", "visitor_id", "elder_id"),
+        becomes={"reasons": "'{}'"},
+    ),
+    # They name everybody whom somebody was to see that day: the message goes, also for the others.
+    Held("digests", "每日提醒", "position(CAST(:elder AS text) IN CAST(t.data AS text)) > 0"),
     Held("feed_events", "值班动态", f"(t.alarm_id IN {_ALARMS} OR t.data ->> 'elder_id' = CAST(:elder AS text))"),
     Held(
         "notices", "通知", f"t.alarm_id IN {_ALARMS}",
@@ -204,6 +216,9 @@ NOBODY = {
     "coverage_sums": "figures",
     "device_credentials": "hashes of devices' passwords",
     "device_profiles": "rules",
+    "device_states": "how devices are now, whoever wears them next",
+    "digest_settings": "rules",
+    "digest_timers": "when a worker looks next",
     "duties": "offices of staff",
     "escalation_policies": "rules",
     "festival_settings": "rules",
@@ -214,6 +229,7 @@ NOBODY = {
     "logins": "log-ins of staff",
     "refresh_tokens": "hashes",
     "regions": "places",
+    "rounds": "plans of staff; whom they name stands in round_stops",
     "special_periods": "rules",
     "unclaimed_devices": "devices that are nobody's yet",
     "users": "accounts of staff",

@@ -3,6 +3,17 @@
 from __future__ import annotations
 
 COLUMNS = {
+    "key": "标识",
+    "expires_at": "失效时间",
+    "title": "标题",
+    "text": "正文",
+    "round_id": "路线编号",
+    "period_end": "周期截止",
+    "period": "周期",
+    "overdue": "已逾期",
+    "still": "尚需探访",
+    "day": "日期",
+    "due_by": "最迟日期",
     "acknowledged_at": "应答时间",
     "acknowledged_by": "应答人",
     "action": "操作",

@@ -54,6 +54,7 @@ PERIODS = (
         "id < :bound AND state NOT IN ('pending', 'sending') "
         "AND EXISTS (SELECT FROM alarms a WHERE a.id = alarm_id AND a.state = 'resolved')",
     ),
+    Period("retain_notices_days", "digests", "id < :bound AND state NOT IN ('pending', 'sending')"),
     # What webhooks have not read yet stays.
     Period("retain_feed_days", "feed_events", "at < :before AND seq <= (SELECT seq FROM webhook_fan_out)", key="seq"),
 )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -43,9 +43,9 @@ class Message:
     """One POST, ready. The address and the secrets are open for the time of sending; they enter no log and no error."""
 
     id: UUID
-    url: URL
-    secrets: tuple[str, ...]
-    body: bytes
+    url: URL = field(repr=False)
+    secrets: tuple[str, ...] = field(repr=False)
+    body: bytes = field(repr=False)
 
     def headers(self, now: datetime) -> dict[str, str]:
         """Standard Webhooks: one signature for each secret that counts."""

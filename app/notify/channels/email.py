@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.message import EmailMessage
 from email.utils import parseaddr
 from urllib.parse import unquote, urlsplit
@@ -30,7 +30,7 @@ class _Server:
     host: str
     port: int
     user: str | None
-    password: str | None
+    password: str | None = field(repr=False)
     sender: str
 
 

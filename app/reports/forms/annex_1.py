@@ -21,14 +21,14 @@ _PAIRS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)  # people
 class Relative:
     name: str
     relation: str
     phone: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)  # people
 class Survey:
     """What the form says of one elder. Masked or not is decided before."""
 

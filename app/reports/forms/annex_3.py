@@ -15,7 +15,7 @@ COLUMNS = ("序号", "姓名", "性别", "年龄", "身份证号", "家庭住址
 _LEFT = {5, 8}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)  # people
 class Line:
     """One elder. Masked or not is decided before."""
 
