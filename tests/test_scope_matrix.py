@@ -91,6 +91,9 @@ MATRIX |= {
     "enrol": Row(),
     "search": Row(body={"name": "户老人"}, finds=True),
     "change": Row(),
+    "export_elder": Row(query={"purpose": "家属申请"}),
+    "erasure_preview": Row(),
+    "erase_elder": Row(refused={"admin": 409}),  # who is enrolled is not erased
     # devices
     "register_device": Row(body={"device_id": "sos-new"}, unique=("device_id",)),
     "unclaimed": Row(tells=False),

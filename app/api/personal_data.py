@@ -73,7 +73,7 @@ class ErasedOut(BaseModel):
     },
     summary="A copy of everything held about one elder",
 )
-async def export(
+async def export_elder(
     elder_id: UUID,
     who: PrincipalDep,
     session: SessionDep,
@@ -109,7 +109,7 @@ async def export(
     dependencies=[needs(Right.ERASE)],
     summary="What erasing an elder would remove, and what stands in the way",
 )
-async def preview(elder_id: UUID, who: PrincipalDep, session: SessionDep) -> PreviewOut:
+async def erasure_preview(elder_id: UUID, who: PrincipalDep, session: SessionDep) -> PreviewOut:
     """Nothing is changed."""
     found = await register.elder_within(session, who, elder_id)
     standing = await erasure.obstacles(session, found)
@@ -127,7 +127,7 @@ async def preview(elder_id: UUID, who: PrincipalDep, session: SessionDep) -> Pre
     dependencies=[needs(Right.ERASE)],
     summary="Erase an elder who has left the programme",
 )
-async def erase(
+async def erase_elder(
     elder_id: UUID, body: ErasureIn, who: PrincipalDep, session: SessionDep, parts: PartsDep, now: NowDep
 ) -> ErasedOut:
     """For good. Names, numbers, addresses, contacts, family, notes, health and the devices' messages go; visits, alarms,
