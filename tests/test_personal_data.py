@@ -93,6 +93,8 @@ _FITS: dict[str, dict[str, Any]] = {
     "closed_months": {"month": date(2026, 10, 1)},
     "device_events": {"elder_id": None},
     "digests": {"state": "failed", "sent_at": None, "expires_at": datetime(2027, 1, 1, tzinfo=TZ)},
+    "rule_versions": {"region_code": None},
+    "watch_periods": {"ends_at": datetime(2026, 11, 25, tzinfo=TZ), "ended_at": None, "ended_by": None},
     "rounds": {"until": date(2026, 12, 1)},
 }  # fmt: skip
 
@@ -360,6 +362,11 @@ async def test_what_is_old_goes_and_is_reported(world: World, monkeypatch: pytes
     await world.message(button, {"type": "door", "state": "open", "id": "new"})
     await world.press_sos(button, id="again")  # open: its notices stay, however old they get
     unread = await world.value("SELECT count(*) FROM feed_events")
+    await world.do(
+        "INSERT INTO webhook_subscriptions (id, owner_type, owner_id, owner_name, region_code, url_sealed, secret_sealed, "
+        "since_seq, failures, created_at, version) VALUES (:id, 'user', :id, 'x', '', '', '', 0, 0, now(), 1)",
+        id=uuid4(),
+    )
     world.clock.now += timedelta(days=1)
     every = {one.setting: 100 for one in PERIODS}
     assert await keeper(world).run(world.time()) == {}  # 0: for ever
@@ -372,8 +379,10 @@ async def test_what_is_old_goes_and_is_reported(world: World, monkeypatch: pytes
     assert await world.value("SELECT count(*) FROM feed_events") == unread
     assert await world.value("SELECT count(*) FROM notices WHERE created_at < :t", t=before + timedelta(days=9)) == 0
     assert {row.event_id for row in await world.rows("SELECT event_id FROM device_events")} == {"new", "again"}
-    await world.do("UPDATE webhook_fan_out SET seq = (SELECT max(seq) FROM feed_events)")
-    assert (await keeper(world, **every).run(world.time()))["feed_events"] > 0
+    await world.do("UPDATE webhook_fan_out SET seq = (SELECT min(seq) FROM feed_events)")
+    assert (await keeper(world, **every).run(world.time()))["feed_events"] == 1
+    await world.do("DELETE FROM webhook_subscriptions")
+    assert (await keeper(world, **every).run(world.time()))["feed_events"] > 0  # nobody waits for them
     rows = await world.rows("SELECT actor, detail FROM audit_log WHERE action = 'retention.applied' ORDER BY id")
     assert rows[0].actor == {"type": "system", "name": "retention"}
     assert rows[0].detail["removed"] == removed
@@ -473,7 +482,7 @@ def test_a_person_is_exported_corrected_and_erased(live: Live) -> None:
     assert "般阳路7号" in page.text
     foreign = live.user("supervisor", live.village("370302002000"))
     assert foreign.get(f"{e}/export", params={"purpose": "家属申请"}).status_code == 404
-    query = "SELECT detail::text AS d FROM audit_log WHERE action = 'elder.exported' AND subject_id = $1"
+    query = "SELECT detail::text AS d FROM audit_log WHERE action = 'elder.exported' AND subject_id = $1 ORDER BY id"
     noted = live.rows(query, elder["id"])
     assert len(noted) == 2
     assert "家属…申请" in noted[0]["d"]

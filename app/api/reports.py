@@ -18,6 +18,7 @@ from app.api.bodies import AN_ID, one_line
 from app.api.context import NowDep, Parts, PartsDep, PrincipalDep, SessionDep, needs
 from app.api.problems import responses
 from app.api.transactional import Transactional
+from app.discretion import without_identity
 from app.elders import register
 from app.elders.form_words import Category
 from app.errors import InvalidInput
@@ -85,7 +86,7 @@ def _note(
     audit.note(
         session, who, action="elder.exported", subject_type="elder" if elder_id else "region",
         subject_id=elder_id or region_code, now=now, region_code=region_code, form=form, revealed=reveal,
-        purpose=purpose, **detail,
+        purpose=without_identity(purpose) if purpose else None, **detail,
     )  # fmt: skip
 
 

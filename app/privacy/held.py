@@ -153,6 +153,9 @@ HELD = (
         "round_stops", "探访路线", keeps=("round_id", "position", "day", "due_by", "visitor_id", "elder_id"),
         becomes={"reasons": "'{}'"},
     ),
+    Held("home_states", "家中情况", hides=("version",)),
+    Held("watch_periods", "外出与维护"),
+    Held("rule_versions", "本人的提醒设置"),
     # They name everybody whom somebody was to see that day: the message goes, also for the others.
     Held("digests", "每日提醒", "position(CAST(:elder AS text) IN CAST(t.data AS text)) > 0"),
     Held("feed_events", "值班动态", f"(t.alarm_id IN {_ALARMS} OR t.data ->> 'elder_id' = CAST(:elder AS text))"),

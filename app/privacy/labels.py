@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 COLUMNS = {
+    "settings": "设置",
+    "ended_by": "结束人",
+    "ends_at": "预计结束",
+    "begins_at": "开始时间",
     "key": "标识",
     "expires_at": "失效时间",
     "title": "标题",

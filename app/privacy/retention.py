@@ -55,8 +55,13 @@ PERIODS = (
         "AND EXISTS (SELECT FROM alarms a WHERE a.id = alarm_id AND a.state = 'resolved')",
     ),
     Period("retain_notices_days", "digests", "id < :bound AND state NOT IN ('pending', 'sending')"),
-    # What webhooks have not read yet stays.
-    Period("retain_feed_days", "feed_events", "at < :before AND seq <= (SELECT seq FROM webhook_fan_out)", key="seq"),
+    # What somebody subscribed to and was not read for them yet stays.
+    Period(
+        "retain_feed_days", "feed_events",
+        "at < :before AND NOT EXISTS (SELECT FROM webhook_subscriptions s CROSS JOIN webhook_fan_out f "
+        "WHERE s.since_seq < feed_events.seq AND f.seq < feed_events.seq)",
+        key="seq",
+    ),
 )  # fmt: skip
 
 
