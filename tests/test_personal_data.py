@@ -93,6 +93,7 @@ _FITS: dict[str, dict[str, Any]] = {
     "closed_months": {"month": date(2026, 10, 1)},
     "device_events": {"elder_id": None},
     "digests": {"state": "failed", "sent_at": None, "expires_at": datetime(2027, 1, 1, tzinfo=TZ)},
+    "device_tests": {"ends_at": datetime(2026, 11, 23, 16, 10, tzinfo=TZ), "cancelled_at": None},
     "rule_versions": {"region_code": None},
     "watch_periods": {"ends_at": datetime(2026, 11, 25, tzinfo=TZ), "ended_at": None, "ended_by": None},
     "rounds": {"until": date(2026, 12, 1)},

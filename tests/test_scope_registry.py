@@ -74,6 +74,7 @@ _OWN_TRANSACTIONS = {
     "context.py": "finds out who asks",
     "transactional.py": "the request's own, behind the wall from `principal` on",
     "stream.py": "asks again who asks",
+    "personal_data.py": "a copy is everything, read piece by piece, when it is known that its reader sees the person",
     "auth.py": "nobody is logged in yet",
     "running.py": "counts, of nobody",
 }

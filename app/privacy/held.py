@@ -196,9 +196,16 @@ HELD = (
     Held("device_events", "设备消息", f"t.device_id IN {_DEVICES} AND {_OWN}"),
     Held(
         "devices", "现用设备", "t.device_id IN (SELECT device_id FROM bindings WHERE elder_id = :elder AND unbound_at IS NULL)",
-        keeps=("device_id", "kind", "profile", "region_code", "online", "battery", "rssi", "last_seen_at", "created_at"),
+        keeps=("device_id", "kind", "profile", "region_code", "online", "battery", "rssi", "last_seen_at", "created_at",
+              "battery_said", "testing_until", "test_due_at", "test_remind_at"),
         becomes={"place": "NULL", "version": "t.version + 1"},
         hides=("version",),
+    ),
+    Held(
+        "device_tests", "设备测试",
+        keeps=("id", "device_id", "elder_id", "expects", "started_at", "ends_at", "started_by", "seen_at", "event_type",
+               "cancelled_at", "closed_at", "event_id"),
+        becomes={"note": "NULL"},
     ),
     Held(
         "bindings", "设备佩戴", keeps=("id", "device_id", "elder_id", "bound_at"),

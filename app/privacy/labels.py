@@ -3,6 +3,17 @@
 from __future__ import annotations
 
 COLUMNS = {
+    "said": "能报内容",
+    "testing_until": "测试至",
+    "battery_said": "上次电量",
+    "seen_at": "见到时间",
+    "expects": "应见消息",
+    "closed_at": "结束时间",
+    "started_by": "测试人",
+    "test_due_at": "自检期限",
+    "test_remind_at": "自检提醒时间",
+    "cancelled_at": "取消时间",
+    "event_type": "消息类型",
     "settings": "设置",
     "ended_by": "结束人",
     "ends_at": "预计结束",
