@@ -148,6 +148,37 @@ def verify_audit(
     print("Note the head somewhere outside this machine, and give it to --head the next time.")
 
 
+@cli.command("verify-ledger")
+def verify_ledger(
+    head: Annotated[
+        list[str] | None,
+        typer.Option(help="A head that was noted before (`12:…`): is everything sealed by then still as it was?"),
+    ] = None,
+) -> None:
+    """Walk the chains of all visits. Exit code 1 and the ids of what was removed, altered or inserted past the ledger."""
+    from app.visits import chain
+
+    try:
+        noted = [chain.Head.read(text) for text in head or []]
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--head") from None
+    found: list[chain.Whole | list[chain.Broken]] = []
+
+    async def walk(session: AsyncSession) -> None:
+        found.append(await chain.verify(session, noted=noted))
+
+    _with_database(_settings(), walk, migrate_first=False)
+    result = found[0]
+    if not isinstance(result, chain.Whole):
+        for broken in result[:50]:
+            print(f"BROKEN {broken}")
+        print(f"{len(result)} things do not fit.")
+        raise typer.Exit(1)
+    print(f"The ledger is whole: {result.visits} visits, {result.links} lines of history.")
+    print(f"head {result.head}")
+    print("Note the head somewhere outside this machine, and give it to --head the next time. It moves once an hour.")
+
+
 @cli.command("verify-coverage")
 def verify_coverage() -> None:
     """Compute everybody's months a second time and compare them with what the statistics are read from. Exit code 1 and

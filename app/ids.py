@@ -32,3 +32,8 @@ def new_uuid(now: datetime) -> UUID:
     noise = _noise.getrandbits(74)
     value = millis << 80 | 0x7 << 76 | (noise >> 62) << 64 | 0b10 << 62 | noise & 0x3FFF_FFFF_FFFF_FFFF
     return UUID(int=value)
+
+
+def first_uuid(moment: datetime) -> UUID:
+    """No id that `new_uuid` made at `moment` or later is smaller: a time as a bound of an index of ids."""
+    return UUID(int=(int(moment.timestamp() * 1000) & 0xFFFF_FFFF_FFFF) << 80)

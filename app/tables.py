@@ -6,9 +6,24 @@ from app.devices import tables as devices
 from app.elders import tables as elders
 from app.notify import tables as notify
 from app.reports import tables as reports
+from app.visits import checks_tables as checks
 from app.visits import tables as visits
+from app.visits import volunteer_tables as volunteers
 from app.visits import work_tables as work
 from app.watches import tables as watches
 from app.webhooks import tables as webhooks
 
-__all__ = ["access", "alarms", "devices", "elders", "notify", "reports", "visits", "watches", "webhooks", "work"]
+__all__ = [
+    "access",
+    "alarms",
+    "checks",
+    "devices",
+    "elders",
+    "notify",
+    "reports",
+    "visits",
+    "volunteers",
+    "watches",
+    "webhooks",
+    "work",
+]

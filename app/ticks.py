@@ -21,7 +21,7 @@ from app.clock import Clock
 from app.db import Sessions, transaction
 from app.elders import classifying
 from app.reports import calendar
-from app.visits import daily, kept, reminders, specials
+from app.visits import chain, daily, examining, kept, reminders, specials
 from app.watches import due as watches
 
 log = logs.get("ticks")
@@ -60,6 +60,7 @@ class Ticks:
             daily.forget_old,
             _tell_the_audit_head,
             calendar.add_up,
+            _seal_the_ledger,
             *sweeps,
         )
         self._chores = chores
@@ -132,7 +133,7 @@ class Ticks:
     async def keep_register(self) -> int:
         """One batch of people whose class is due to be looked at (birthdays, ends of pauses, new policies), and one of
         findings nothing was done about, told to those who watch; the next month's rows of statistics and the festivals to
-        come are opened. Returns how many there were."""
+        come are opened; entries of the ledger are looked at. Returns how many there were."""
         now = self._clock()
         today = now.astimezone(self._tz).date()
         async with transaction(self._sessions) as session:
@@ -153,7 +154,8 @@ class Ticks:
         return looked_at + len(due) + opened + places
 
     async def keep_lists(self) -> int:
-        """One batch of kept duties that are stale, of visitors and offices whose hour has come, of tasks nobody did."""
+        """One batch of kept duties that are stale, of visitors and offices whose hour has come, of tasks nobody did, of
+        entries of the ledger to look at."""
         now = self._clock()
         today = now.astimezone(self._tz).date()
         async with transaction(self._sessions) as session:
@@ -161,7 +163,9 @@ class Ticks:
         async with transaction(self._sessions) as session:
             done += await daily.take_due(session, now=now, tz=self._tz)
         async with transaction(self._sessions) as session:
-            return done + await daily.raise_overdue_tasks(session, now=now, tz=self._tz)
+            done += await daily.raise_overdue_tasks(session, now=now, tz=self._tz)
+        async with transaction(self._sessions) as session:
+            return done + await examining.take_due(session, now=now, tz=self._tz)
 
     async def _sweep(self) -> None:
         for sweep in self._sweeps:
@@ -194,3 +198,10 @@ async def _forget_logins(session: AsyncSession, now: datetime) -> None:
 async def _tell_the_audit_head(session: AsyncSession, _: datetime) -> None:
     """The head of the audit log goes into the server's log: a place outside the database to compare it with."""
     log.info("audit head", head=str(await audit.head(session)))
+
+
+async def _seal_the_ledger(session: AsyncSession, now: datetime) -> None:
+    """What was written this hour is put under one hash, and that into the server's log."""
+    sealed = await chain.seal(session, now)
+    if sealed is not None:
+        log.info("ledger head", head=str(sealed))

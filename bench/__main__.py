@@ -29,6 +29,7 @@ from app.embedded.broker import EmbeddedBroker, free_port
 from app.embedded.postgres import EmbeddedPostgres
 from app.key_files import new_key
 from bench import district, watches
+from bench import statistics as of_the_district
 from bench.generator import Publisher
 
 DOORS = int(os.environ.get("BENCH_DOORS", "60000"))
@@ -236,6 +237,7 @@ async def measure(bench: Bench) -> None:
         token = await bench.token(http)  # the first one has run out by now
         for path, p95 in (await bench.lists(http, token, elder)).items():
             print(f"  GET {path:<52} p95 {p95:6.1f} ms")
+        await of_the_district.measure(db, http, f"http://127.0.0.1:{bench.http}", token)
     await db.close()
 
 

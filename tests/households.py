@@ -156,6 +156,15 @@ class _Builder:
         own_rules = {"elder_id": elder["id"], "settings": {"door_left_open": {"after_minutes": 45}}, "note": mark}
         answer = await ask(self.app, "PUT", f"{BASE}/rules", token=self.token, body=own_rules)
         assert answer.status == 200, answer.body
+        meeting = {"region_code": village, "held_on": "2026-11-20", "place": "村委", "topic": f"{mark}培训"}
+        meeting |= {"in_charge": f"{mark}书记", "review": f"{mark}回顾", "visitor_ids": [visitor["id"]]}
+        ids["training_id"] = (await self.made("/training-sessions", **meeting))["id"]
+        outing = {"region_code": village, "held_on": "2026-11-18", "place": "幸福院", "kind": "recreation", "elders": 3}
+        ids["station_activity"] = (await self.made("/station-activities", title=f"{mark}活动", **outing))["id"]
+        await self.made(f"/visitors/{visitor['id']}/credit-statements", **{"from": "2026-11-01", "to": "2026-11-22"})
+        seed = {"public_seed": f"{mark}开奖号", "seed_source": "官网公布", "size": 5}
+        drawn = await self.made("/ledger-samples", month="2026-11", region_code=village, **seed)
+        ids["sample_id"] = drawn["id"]
         ids["closed_month_id"] = (await self.made("/closed-months", month=f"2026-0{6 + number}", region_code=village))[
             "id"
         ]
@@ -234,6 +243,14 @@ async def _what_devices_said(server: Server, made: Town) -> None:
                 ),
                 values,
             )
+            check = sa.text(
+                "INSERT INTO ledger_checks (id, kind, key, group_key, month, region_code, visit_id, because, figures, "
+                "found_at, state) VALUES (:id, 'late_entry', :mark, :mark, '2026-11-01', :place, :visit, :mark, '{}', "
+                "now(), 'open')"
+            )
+            house.ids["check_id"] = str(values["id"])
+            place = {"place": house.ids["code"], "visit": house.ids["visit_id"]}
+            await session.execute(check, {"id": values["id"], "mark": house.mark, **place})
             task = sa.text("SELECT id FROM care_tasks WHERE elder_id = :elder")
             house.ids["task_id"] = str(await session.scalar(task, {"elder": house.ids["elder_id"]}))
             house.ids["family_member_id"] = house.ids["member_id"]

@@ -64,6 +64,8 @@ PLAIN = """
     report alarm acknowledge attend resolve escalate comment notifications timeline webhooks webhook
     change_webhook remove_webhook rotate_secret test_webhook resend_failed deliveries delivery resend coverage
     coverage_trend coverage_forecast change_device device_states evidence due_tests start_test
+    hours_of_visitors issue_statement credit_statements trainings activities run_checks ledger_checks ledger_check
+    review_check ledger_samples ledger_sample place_region
 """.split()  # noqa: SIM905
 MATRIX: dict[str, Row] = {name: Row() for name in PLAIN}
 _WRITERS_ONLY = {"operator": 403, "visitor": 403, "key": 403}  # whoever wrote it down, or manages the register
@@ -142,6 +144,15 @@ MATRIX |= {
     "periods": Row(),
     "enter": Row(),
     "end": Row(subjects={"period_id": "watch_period"}),
+    # statistics, volunteers, the ledger
+    "alarm_statistics": Row(tells=False),
+    "hours_of_visitor": Row(),
+    "record_training": Row(body={"held_on": "2026-11-20"}),
+    "change_training": Row(subjects={"session_id": "training_id"}),
+    "record_activity": Row(body={"held_on": "2026-11-18"}),
+    "change_activity": Row(subjects={"activity_id": "station_activity"}),
+    "draw_sample": Row(body={"month": "2026-11"}),
+    "township_review": Row(),
     # front ends, alarms and reports
     "add_webhook": Row(body={"url": "http://127.0.0.1:9/new"}),
     "stream": Row(stream=True),
@@ -181,6 +192,7 @@ IDS = frozenset(
         finding_id device_id alarm_id attended_alarm visit_id user_id key_id webhook_id delivery_id
         escalation_policy care_policy closed_month_id task_id
         special_period round_id tested_device test_id watch_period
+        special_period round_id tested_device test_id check_id sample_id training_id station_activity
     """.split()  # noqa: SIM905
 )
 

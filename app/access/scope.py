@@ -146,6 +146,19 @@ WALLS: Mapping[str, Wall] = {
         writes=f"CASE WHEN {{t}}.elder_id IS NULL THEN {_inside('{t}.region_code')} "
         "ELSE EXISTS (SELECT FROM elders e WHERE e.id = {t}.elder_id) END",
     ),
+    # --- volunteers
+    "credit_statements": through("visitors", "visitor_id"),
+    "credited_visits": server_only("followed by the ledger when an entry changes, whoever changes it"),
+    "training_sessions": by_region(),
+    "station_activities": by_region(),
+    # --- a ledger that can be believed
+    "ledger_checks": by_region(),
+    "ledger_samples": by_region(),
+    "ledger_chain": server_only("digests, written by a function of the owner"),
+    "ledger_heads": server_only("kept with the chain"),
+    "ledger_seals": server_only("written by the worker, once an hour"),
+    "ledger_seal_heads": server_only("written by the worker, once an hour"),
+    "ledger_examinations": server_only("what the worker looks at next"),
     # --- devices
     "devices": by_region(visitor=_WORN_BY_MINE),
     "bindings": by_elder(),

@@ -34,6 +34,8 @@ class Right(StrEnum):
     ACCOUNTS = "accounts"
     API_KEYS = "api_keys"
     AUDIT_READ = "audit:read"
+    LEDGER_READ = "ledger:read"  # which entries somebody should look at, and samples for audit
+    LEDGER_REVIEW = "ledger:review"
     EXPORT = "export"
     ERASE = "erase"  # a person who left, for good
     WEBHOOKS = "webhooks"
@@ -64,5 +66,5 @@ RIGHTS_OF: dict[Role, frozenset[Right]] = {
     - {Right.ACCOUNTS, Right.API_KEYS, Right.AUDIT_READ, Right.CARE_RULES, Right.ERASE},
     Role.OPERATOR: _EVERY_ACCOUNT | _READS | {Right.ALARMS_WRITE, Right.VISITS_WRITE},
     Role.VISITOR: _EVERY_ACCOUNT | (_READS - {Right.STATS_READ}) | {Right.ALARMS_WRITE, Right.VISITS_WRITE},
-    Role.AUDITOR: _EVERY_ACCOUNT | _READS | {Right.AUDIT_READ},
+    Role.AUDITOR: _EVERY_ACCOUNT | _READS | {Right.AUDIT_READ, Right.LEDGER_READ},
 }

@@ -67,9 +67,10 @@ async def acknowledge(
         session,
         alarm,
         Move.ACKNOWLEDGE,
-        "acknowledged_at = :now, acknowledged_by = CAST(:by AS jsonb), promise_due_at = :due, next_at = :due",
+        by,
+        "acknowledged_at = :now, acknowledged_by = CAST(:who AS jsonb), promise_due_at = :due, next_at = :due",
         now=now,
-        by=_json(by),
+        who=_json(by),
         due=due,
     )
     await outbox.cancel_waiting(session, alarm.id, ASKING)
@@ -85,9 +86,10 @@ async def attend(session: AsyncSession, alarm: Held, *, by: dict[str, Any], note
         session,
         alarm,
         Move.ATTEND,
-        "attended_at = :now, attended_by = CAST(:by AS jsonb), promise_due_at = NULL, next_at = :due",
+        by,
+        "attended_at = :now, attended_by = CAST(:who AS jsonb), promise_due_at = NULL, next_at = :due",
         now=now,
-        by=_json(by),
+        who=_json(by),
         due=now + REMIND_AFTER,
     )
     await outbox.cancel_waiting(session, alarm.id, ASKING)
@@ -112,6 +114,7 @@ async def resolve(
         session,
         alarm,
         Move.RESOLVE,
+        by,
         "resolved_at = :now, outcome = :outcome, promise_due_at = NULL, next_at = NULL, unreachable_since = NULL",
         now=now,
         outcome=outcome.value,
@@ -149,14 +152,29 @@ async def tell_device_open(session: AsyncSession, alarm: Held, *, now: datetime)
 # --- the common parts of a move --------------------------------------------------------------------------------------
 
 
-async def _move(session: AsyncSession, alarm: Held, move: Move, sets: str, **values: Any) -> None:
-    """Compare and set; the lock of `hold` makes the comparison certain, the WHERE makes it visible."""
+_PEOPLE = frozenset({"user", "contact", "visitor"})  # an API key may be a machine: its answer is no person's
+
+
+async def _move(
+    session: AsyncSession, alarm: Held, move: Move, by: dict[str, Any], sets: str, *, now: datetime, **values: Any
+) -> None:
+    """Compare and set; the lock of `hold` makes the comparison certain, the WHERE makes it visible. The first answer by a
+    person is kept apart: a promise that passes takes `acknowledged_at` back."""
+    answered = now if by["type"] in _PEOPLE else None
     done = await session.execute(
         sa.text(
-            f"UPDATE alarms SET state = :to, {sets}, round = round + 1, version = version + 1 "  # noqa: S608
+            f"UPDATE alarms SET state = :to, {sets}, round = round + 1, version = version + 1, "  # noqa: S608
+            "answered_at = coalesce(answered_at, CAST(:answered AS timestamptz)) "
             "WHERE id = :id AND state = :from RETURNING id"
         ),
-        {"id": alarm.id, "from": alarm.state.value, "to": after(alarm.state, move).value, **values},
+        {
+            "id": alarm.id,
+            "from": alarm.state.value,
+            "to": after(alarm.state, move).value,
+            "now": now,
+            "answered": answered,
+            **values,
+        },
     )
     assert done.first() is not None
 

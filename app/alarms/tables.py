@@ -57,6 +57,7 @@ class Alarm(SQLModel, table=True):
     late: bool = False
     raised_at: datetime = Field(sa_column=moment())
     first_sent_at: datetime | None = Field(default=None, sa_column=moment(nullable=True))
+    answered_at: datetime | None = Field(default=None, sa_column=moment(nullable=True))  # first by a person, for good
     acknowledged_at: datetime | None = Field(default=None, sa_column=moment(nullable=True))
     acknowledged_by: dict[str, Any] | None = Field(default=None, sa_column=sa.Column(JSONB(none_as_null=True)))
     promise_due_at: datetime | None = Field(default=None, sa_column=moment(nullable=True))

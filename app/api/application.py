@@ -34,21 +34,25 @@ from app.api import (
     edges,
     elders,
     findings,
+    ledger_checks,
     personal_data,
     policies,
     problems,
     records,
     regions,
     reports,
+    review,
     rounds,
     rules,
     running,
     special_periods,
+    station,
     stats,
     stream,
     tasks,
     users,
     visits,
+    volunteers,
     watch_periods,
     webhooks,
 )
@@ -64,7 +68,7 @@ _MAX_BODY = 1024 * 1024
 PUBLIC = frozenset(
     {
         "healthz", "readyz", "read_metrics", "asyncapi", "show", "act", "token", "docs", "start", "asset",
-        "broker_login", "broker_topic",
+        "broker_login", "broker_topic", "check_statement",
     }
 )  # fmt: skip
 _DESCRIPTION = """Alarms from the homes of older people, and the visiting-care ledger beside them.
@@ -117,6 +121,7 @@ def build(
 def _include_api(app: FastAPI) -> None:
     app.include_router(answer.router, responses=responses(400, 408, 413, 503))
     app.include_router(auth.public, prefix=BASE, responses=responses(400, 408, 413, 503))
+    app.include_router(volunteers.public, prefix=BASE, responses=responses(400, 408, 413, 422, 503))
     app.include_router(broker.router, prefix=BASE)
     app.include_router(stream.router, prefix=BASE)  # before /alarms/{alarm_id}
     guarded = APIRouter(dependencies=[Depends(principal)], responses=responses(400, 401, 403, 408, 409, 413, 422, 503))
@@ -124,6 +129,7 @@ def _include_api(app: FastAPI) -> None:
         auth, users, api_keys, audit_log, regions, elders, records, classification, consents, contacts, devices,
         device_imports, device_tests, credentials, device_profiles, personal_data, policies, duties, visits, findings,
         tasks, alarms, webhooks, reports, special_periods, stats, rounds, digests, rules, watch_periods,
+        ledger_checks, volunteers, station, review,
     )  # fmt: skip
     for area in areas:
         guarded.include_router(area.router)

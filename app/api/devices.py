@@ -46,6 +46,9 @@ class DeviceIn(Body):
         "it while it was unclaimed, or the one its id belongs to, or native.",
         examples=["native"],
     )
+    model: Place | None = Field(
+        default=None, examples=["WS101"], description="Maker and model; statistics count by it."
+    )
     place: Place | None = Field(default=None, examples=["卧室床头"])
     region_code: Region12 | None = Field(default=None, description="Whose device it is until it is bound.")
     elder_id: UUID | None = Field(default=None, description="Binds it at once, like PUT …/binding.")
@@ -55,6 +58,7 @@ class DeviceOut(BaseModel):
     device_id: str
     kind: DeviceKind
     profile: str
+    model: str | None
     elder_id: UUID | None
     place: str | None
     online: bool | None
@@ -176,6 +180,7 @@ async def register_device(
         session, device_id=body.device_id, kind=body.kind, profile=profile, place=body.place,
         region_code=body.region_code or who.region_code, now=now,
     )  # fmt: skip
+    device.model = body.model
     audit.note(
         session,
         who,

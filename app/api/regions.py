@@ -36,6 +36,14 @@ class RegionOut(BaseModel):
     name: str
     level: RegionLevel
     parent_code: str | None
+    latitude: float | None
+    longitude: float | None
+
+
+class PositionIn(Body):
+    model_config = example(latitude=36.6442, longitude=117.9669)
+    latitude: float = Field(ge=-90, le=90)
+    longitude: float = Field(ge=-180, le=180)
 
 
 class DutyIn(Body):
@@ -99,6 +107,25 @@ async def add_region(body: RegionIn, who: PrincipalDep, session: SessionDep, now
 @router.get("/regions/{code}", responses=responses(404), dependencies=[needs(Right.PLACES_READ)], summary="One region")
 async def region(code: Code, who: PrincipalDep, session: SessionDep) -> RegionOut:
     return RegionOut.model_validate(_shape(await register.region_within(session, who, code)))
+
+
+@router.put(
+    "/regions/{code}/position",
+    responses=responses(404),
+    dependencies=[needs(Right.REGIONS_WRITE)],
+    summary="Where a village lies",
+)
+async def place_region(code: Code, body: PositionIn, who: PrincipalDep, session: SessionDep, now: NowDep) -> RegionOut:
+    """About its middle, in degrees (WGS 84). Whether a visitor can have come from one village to another in the time that is
+    written down is judged by it; no home has a position."""
+    found = await register.region_within(session, who, code)
+    found.latitude, found.longitude = body.latitude, body.longitude
+    await session.flush()
+    audit.note(
+        session, who, action="region.placed", subject_type="region", subject_id=code, now=now, region_code=code,
+        latitude=body.latitude, longitude=body.longitude,
+    )  # fmt: skip
+    return RegionOut.model_validate(_shape(found))
 
 
 @router.get(

@@ -1,8 +1,8 @@
-"""Statistics: coverage of a month, its trend and outlook, and the people behind each figure."""
+"""Statistics: coverage of a month, its trend and outlook, the people behind each figure; figures of alarms."""
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -10,16 +10,22 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field
 
 from app.access.principal import Right
+from app.alarms.vocabulary import Outcome
 from app.api import pages
+from app.api.bodies import Moment
 from app.api.context import NowDep, PartsDep, PrincipalDep, SessionDep, needs
 from app.api.duties import ElderRef
 from app.api.transactional import Transactional, idempotent
 from app.elders.vocabulary import CareLevel, StatusReason
+from app.errors import InvalidInput
+from app.reports import alarms as alarm_figures
 from app.reports import coverage as reports
+from app.reports.alarms import TARGETS, AlarmGroup, Figures
 from app.reports.area import GroupBy, area
 from app.reports.coverage import Coverage, Standing
 from app.reports.months import Month
 from app.reports.rates import Prospect, forecast, rate
+from app.rules.verdict import AlarmKind, Severity
 
 router = APIRouter(route_class=Transactional, tags=["statistics"], dependencies=[Depends(idempotent)])
 MonthText = Annotated[
@@ -233,3 +239,94 @@ async def covered_elders(
         }  # fmt: skip
 
     return pages.Page[CoveredElder].model_validate(pages.page(rows, limit, shape, "place_code", "elder_id"))
+
+
+# --- alarms ----------------------------------------------------------------------------------------------------------
+
+_LONGEST = timedelta(days=400)
+
+
+class WaitsOut(BaseModel):
+    p50: float | None = Field(description="Seconds from the event's arrival.")
+    p95: float | None
+    longest: float | None
+
+
+class TargetOut(BaseModel):
+    within_s: int
+    answered: int
+    rate: float | None = Field(description="Of all that arrived long enough ago, those nobody answered included.")
+    target: float
+    met: bool | None
+
+
+class AlarmFigures(BaseModel):
+    key: str | None = Field(
+        examples=["sos", "sos_button/WS101"], description="What the line is about; null: everything."
+    )
+    name: str | None = Field(description="Of a region.")
+    alarms: int
+    outcomes: dict[Outcome, int]
+    resolved: int
+    false_alarm_rate: float | None = Field(description="False alarms of those that ended and were no test.")
+    first_notice: WaitsOut = Field(description="Until a person was told.")
+    first_answer: WaitsOut = Field(description="Until a person answered: an account, a contact or a visitor.")
+    answers: list[TargetOut] = Field(
+        description="Against what telecare centres are held to: 97.5 % in 60 s, 99 % in 180 s."
+    )
+
+
+class AlarmLines(BaseModel):
+    since: datetime = Field(serialization_alias="from")
+    until: datetime = Field(serialization_alias="to")
+    items: list[AlarmFigures]
+
+
+@router.get(
+    "/stats/alarms", dependencies=[needs(Right.STATS_READ)], summary="Alarms of a time, and how soon they were answered"
+)
+async def alarm_statistics(
+    who: PrincipalDep,
+    session: SessionDep,
+    parts: PartsDep,
+    now: NowDep,
+    month: MonthText = None,
+    since: Annotated[Moment | None, Query(alias="from", description="Instead of a month: not before.")] = None,
+    until: Annotated[Moment | None, Query(alias="to", description="Before; now when absent. At most 400 days.")] = None,
+    region_code: RegionText = None,
+    group_by: AlarmGroup | None = None,
+    kind: AlarmKind | None = None,
+    severity: Severity | None = None,
+) -> AlarmLines:
+    """The largest line first. Time counts from the arrival of the event. An answer is a person's first "I am going", "I am
+    there" or outcome; an API key's is none: it may be a machine. The false-alarm rate of a model of device needs
+    `group_by=device_model`: its kind and model, or the profile that reads it when nobody entered a model."""
+    if since is not None or until is not None:
+        until = until or now
+        since = since or until - timedelta(days=30)
+    else:
+        asked = Month.asked(month, today=now.astimezone(parts.tz).date())
+        since, until = asked.begins(parts.tz), asked.ends(parts.tz)
+    if not timedelta() < until - since <= _LONGEST:
+        raise InvalidInput("`from` comes before `to`, by at most 400 days", field="from")
+    lines = await alarm_figures.figures(
+        session, await area(session, who, region_code), since=since, until=until, by=group_by, kind=kind,
+        severity=severity, now=now, tz=parts.tz,
+    )  # fmt: skip
+    return AlarmLines.model_validate({"since": since, "until": until, "items": [_alarm_line(line) for line in lines]})
+
+
+def _alarm_line(line: Figures) -> dict[str, Any]:
+    answers = []
+    for seconds, target in TARGETS.items():
+        reached = rate(line.within[seconds], line.answerable)
+        met = None if reached is None else reached >= target
+        answers.append(
+            {"within_s": seconds, "answered": line.within[seconds], "rate": reached, "target": target, "met": met}
+        )
+    waits = {
+        name: {"p50": one.p50, "p95": one.p95, "longest": one.longest}
+        for name, one in (("first_notice", line.first_notice), ("first_answer", line.first_answer))
+    }
+    shown = ("key", "name", "alarms", "outcomes", "resolved", "false_alarm_rate")
+    return {name: getattr(line, name) for name in shown} | waits | {"answers": answers}

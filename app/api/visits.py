@@ -25,10 +25,11 @@ from app.elders import register
 from app.elders.vocabulary import Service
 from app.errors import InvalidInput, NotFound, VersionMismatch
 from app.visits import ledger
+from app.visits.examining import door_evidence
 from app.visits.ledger import Deed
 from app.visits.rules import because
 from app.visits.tables import Visit, VisitPartner, VisitVersion
-from app.visits.vocabulary import HealthAspect, HealthGrade, Method, NotCounted, VisitOutcome
+from app.visits.vocabulary import DoorEvidence, HealthAspect, HealthGrade, Method, NotCounted, VisitOutcome
 
 router = APIRouter(route_class=Transactional, tags=["visits"], dependencies=[Depends(idempotent)])
 Why = Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(printable)]
@@ -124,6 +125,16 @@ class VisitOut(BaseModel):
     version: int
 
 
+class DoorOut(BaseModel):
+    evidence: DoorEvidence = Field(description="Of a visit at home: whether the home's door moved around it.")
+    events: int
+    first_at: datetime | None
+
+
+class VisitDetail(VisitOut):
+    door: DoorOut | None = Field(description="What corroborates it; null for a visit that was not at home.")
+
+
 class VersionOut(BaseModel):
     version: int
     data: dict[str, Any] = Field(description="The visit as it was before the change.")
@@ -216,10 +227,13 @@ async def _must_be_visitors(
 @router.get(
     "/visits/{visit_id}", dependencies=[needs(Right.VISITS_READ)], responses=responses(404), summary="One visit"
 )
-async def visit(visit_id: UUID, response: Response, who: PrincipalDep, session: SessionDep) -> VisitOut:
+async def visit(visit_id: UUID, response: Response, who: PrincipalDep, session: SessionDep) -> VisitDetail:
+    """With what the home's door sensor says about it: corroboration, and never more than a question."""
     found = await _visit_within(session, who, visit_id)
     response.headers.update(etag(found.version))
-    return await _out(session, found)
+    door = (await door_evidence(session, [found]))[found.id] if found.method is Method.HOME else None
+    shown_door = DoorOut(evidence=door.evidence, events=door.events, first_at=door.first_at) if door else None
+    return VisitDetail(**(await _out(session, found)).model_dump(), door=shown_door)
 
 
 async def _visit_within(

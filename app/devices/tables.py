@@ -33,6 +33,7 @@ class Device(SQLModel, table=True):
     device_id: str = Field(primary_key=True, max_length=128)
     kind: DeviceKind = Field(sa_column=text_enum(DeviceKind, name="kind"))
     profile: str = Field(default="native", max_length=64)
+    model: str | None = Field(default=None, max_length=100)  # what the box says: false alarms are counted by it
     place: str | None = Field(default=None, max_length=100)
     region_code: str = Field(max_length=12)
     online: bool | None = None

@@ -89,7 +89,7 @@ async def wearer(session: AsyncSession, device_id: str) -> UUID | None:
 
 # Devices with their present wearer, in the shape of the contract.
 DEVICE_ROWS = """
-    SELECT d.device_id, d.kind, d.profile, d.place, d.online, d.battery, d.last_seen_at, d.created_at, d.region_code,
+    SELECT d.device_id, d.kind, d.profile, d.model, d.place, d.online, d.battery, d.last_seen_at, d.created_at, d.region_code,
            d.version, b.elder_id
     FROM devices d LEFT JOIN bindings b ON b.device_id = d.device_id AND b.unbound_at IS NULL
 """
@@ -97,5 +97,5 @@ DEVICE_ROWS = """
 
 def device_shape(row: Any) -> dict[str, Any]:
     """A device as the contract shows it."""
-    return {name: getattr(row, name) for name in ("device_id", "kind", "profile", "elder_id", "place", "online",
+    return {name: getattr(row, name) for name in ("device_id", "kind", "profile", "model", "elder_id", "place", "online",
                                                   "battery", "last_seen_at")}  # fmt: skip

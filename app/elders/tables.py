@@ -43,12 +43,20 @@ class Region(SQLModel, table=True):
     """A district, township or village, by its 12-digit code."""
 
     __tablename__ = "regions"
-    __table_args__ = (sa.CheckConstraint("code ~ '^[0-9]{12}$'", name="code_has_12_digits"),)
+    __table_args__ = (
+        sa.CheckConstraint("code ~ '^[0-9]{12}$'", name="code_has_12_digits"),
+        sa.CheckConstraint(
+            "(latitude IS NULL) = (longitude IS NULL) AND latitude BETWEEN -90 AND 90 AND longitude BETWEEN -180 AND 180",
+            name="a_position_is_on_earth",
+        ),
+    )
 
     code: str = Field(primary_key=True, max_length=12)
     name: str = Field(max_length=100)
     level: RegionLevel = Field(sa_column=text_enum(RegionLevel, name="level"))
     parent_code: str | None = Field(default=None, foreign_key="regions.code")
+    latitude: float | None = Field(default=None, sa_column=sa.Column(sa.Double))  # about the middle of the village
+    longitude: float | None = Field(default=None, sa_column=sa.Column(sa.Double))
     created_at: datetime = Field(sa_column=moment())
 
 

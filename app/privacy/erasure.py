@@ -20,6 +20,7 @@ from app.elders.tables import Elder
 from app.elders.vocabulary import ElderStatus, StatusReason
 from app.errors import Conflict
 from app.privacy.held import ERASED, HELD, Held
+from app.visits import chain
 
 _ANSWERS = 500
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -116,6 +117,7 @@ async def _erase_all(
     for one in HELD:
         rows = await _erase_part(session, one, elder.id, now)
         parts.append(Part(one.table, one.title, _fate(one), rows))
+    await chain.erased(session, elder.id)
     session.expire(elder)
     return parts
 

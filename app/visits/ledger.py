@@ -21,6 +21,7 @@ from app.elders.history import known_on
 from app.elders.tables import Elder
 from app.errors import Conflict, InvalidInput
 from app.ids import new_uuid
+from app.visits import chain, volunteering
 from app.visits.rules import Recorded, count_once, is_late, judge
 from app.visits.tables import ClosedMonth, LedgerDelta, Visit, VisitPartner, VisitVersion
 from app.visits.vocabulary import DeltaKind, Method, VisitOutcome
@@ -136,6 +137,7 @@ async def correct(
     if day.replace(day=1) != day_before.replace(day=1):
         await _delta(session, visit, DeltaKind.CORRECTED, before, deed, month=old_month)
     await _delta(session, visit, DeltaKind.CORRECTED, before, deed)
+    await volunteering.follow(session, visit, who=deed.who, now=deed.now, tz=deed.tz)
 
 
 async def void(session: AsyncSession, visit: Visit, deed: Deed) -> None:
@@ -150,6 +152,7 @@ async def void(session: AsyncSession, visit: Visit, deed: Deed) -> None:
     day = deed.day(visit.started_at)
     await revalue(session, visit.elder_id, day, day, deed, about=visit.id)
     await _delta(session, visit, DeltaKind.VOIDED, before, deed)
+    await volunteering.follow(session, visit, who=deed.who, now=deed.now, tz=deed.tz)
 
 
 async def override(session: AsyncSession, visit: Visit, *, qualifying: bool, deed: Deed) -> None:
@@ -166,6 +169,7 @@ async def override(session: AsyncSession, visit: Visit, *, qualifying: bool, dee
     day = deed.day(visit.started_at)
     await revalue(session, visit.elder_id, day, day, deed, about=visit.id)
     await _delta(session, visit, DeltaKind.OVERRIDDEN, before, deed)
+    await volunteering.follow(session, visit, who=deed.who, now=deed.now, tz=deed.tz)
 
 
 _KEPT = ("visitor_id", "method", "outcome", "started_at", "ended_at", "services", "health", "note", "alarm_id",
@@ -229,8 +233,11 @@ async def revalue(
         if not first - near <= deed.day(visit.started_at) <= last + near:
             continue
         before = visit.qualifying
+        answer = (visit.qualifying, visit.non_qualifying_code, visit.same_as)
         visit.qualifying, visit.non_qualifying_code = judgement.qualifying, judgement.code
         visit.same_as = judgement.same_as
+        if visit.id == about or answer != (visit.qualifying, visit.non_qualifying_code, visit.same_as):
+            chain.keep(session, visit.id)
         if visit.id != about and before != visit.qualifying:
             await session.flush()
             await _delta(session, visit, DeltaKind.REVALUED, before, deed)

@@ -151,3 +151,40 @@ class Festival(StrEnum):
     MID_AUTUMN = "mid_autumn"  # 中秋
     NATIONAL_DAY = "national_day"  # 国庆
     DOUBLE_NINTH = "double_ninth"  # 重阳
+
+
+class CheckKind(StrEnum):
+    """What in the ledger asks for a supervisor's look (二（四）4, policy row 43)."""
+
+    IMPOSSIBLE_TRAVEL = "impossible_travel"
+    OVERLAPPING = "overlapping"
+    CLONED_TEXT = "cloned_text"
+    MONTH_END_BURST = "month_end_burst"
+    ZERO_DURATION = "zero_duration"
+    ROUND_DURATIONS = "round_durations"
+    LATE_ENTRY = "late_entry"
+    NO_DOOR_EVENT = "no_door_event"
+
+
+class CheckState(StrEnum):
+    OPEN = "open"
+    REVIEWED = "reviewed"
+    WITHDRAWN = "withdrawn"  # the entries were corrected: it no longer holds
+
+
+class ReviewOutcome(StrEnum):
+    """What a supervisor found. Whether an entry counts is decided on the visit itself, never here."""
+
+    EXPLAINED = "explained"
+    CORRECTED = "corrected"
+    FOLLOW_UP = "follow_up"
+    NOT_GENUINE = "not_genuine"
+
+
+class DoorEvidence(StrEnum):
+    """What the home's door sensor says about a visit at home."""
+
+    SEEN = "seen"
+    NOT_SEEN = "not_seen"
+    SILENT_SENSOR = "silent_sensor"  # it said nothing for days: it proves nothing
+    NO_SENSOR = "no_sensor"
