@@ -30,6 +30,8 @@ COLUMNS = {
     "day": "日期",
     "due_by": "最迟日期",
     "acknowledged_at": "应答时间",
+    "answered_at": "首次有人应答时间",
+    "model": "型号",
     "acknowledged_by": "应答人",
     "action": "操作",
     "actor": "操作人",
