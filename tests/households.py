@@ -186,7 +186,7 @@ async def town(url: str, folder: Path) -> AsyncIterator[Town]:
             await session.execute(
                 sa.text(
                     "INSERT INTO regions (code, name, level, parent_code, created_at) VALUES (:code, :name, 'village', "
-                    ":above, now())"
+                    ":above, now()) ON CONFLICT DO NOTHING"
                 ),
                 [
                     {"code": f"{place}001", "name": f"{place}村", "above": f"{place}000"}
