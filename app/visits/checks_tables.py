@@ -69,7 +69,7 @@ class SealedHead(SQLModel, table=True):
 
     __tablename__ = "ledger_seal_heads"
 
-    seal: int = Field(sa_column=sa.Column(sa.BigInteger, sa.ForeignKey("ledger_seals.seq"), primary_key=True))
+    seal: int = Field(sa_column=sa.Column(sa.BigInteger, primary_key=True, autoincrement=False))
     elder_id: UUID = Field(primary_key=True, index=True)
     rows: int
     hash: bytes = Field(sa_column=_bytes())

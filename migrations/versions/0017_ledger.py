@@ -172,11 +172,10 @@ def _chain() -> None:
     )
     op.create_table(
         "ledger_seal_heads",
-        sa.Column("seal", sa.BigInteger(), nullable=False),
+        sa.Column("seal", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("elder_id", sa.Uuid(), nullable=False),
         sa.Column("rows", sa.Integer(), nullable=False),
         _bytes("hash"),
-        sa.ForeignKeyConstraint(["seal"], ["ledger_seals.seq"], name=op.f("fk_ledger_seal_heads_seal")),
         sa.PrimaryKeyConstraint("seal", "elder_id", name=op.f("pk_ledger_seal_heads")),
     )
     op.create_index(op.f("ix_ledger_seal_heads_elder_id"), "ledger_seal_heads", ["elder_id"])
