@@ -43,6 +43,9 @@ from app.embedded.ownership import free_slot
 from app.embedded.parts import Embedded
 from app.errors import InvalidInput
 from app.feed import Feed
+from app.imports import office
+from app.imports import queue as import_queue
+from app.imports.office import Office
 from app.ingest import Ingest
 from app.lanes import Lane
 from app.notify import channels as channel_files
@@ -110,6 +113,7 @@ class Server:
         self.signals = Signals(self.embedded.database_url)
         self.tls = tls(self.settings)
         self.sealer = sealer = Sealer(*keys.data, reread=keys.data_file.changed if keys.data_file else None)
+        self.data_keys = keys
         shapes = Shapes(sealer, self.settings.tz)
         links = Links(keys.token, self.settings.base_url)
         self.desk = AlarmDesk(sealer, shapes, links)
@@ -216,11 +220,12 @@ class Server:
         )  # fmt: skip
         self._loop("digests", digests.run)
         self._start_webhooks(stack)
+        self._loop("imports", self._office().run)
         self.ticks = Ticks(
             self.sessions,
             self.clock,
             self.settings.tz,
-            sweeps=[self._sweep_webhooks],
+            sweeps=[self._sweep_webhooks, import_queue.sweep],
             chores=[Retention(self.sessions, self.settings, self.sealer, self.settings.tz).run],
         )
         self.ticks.start()
@@ -239,6 +244,14 @@ class Server:
         sender = Sender(self.sessions, self.composer, http, self.clock, wake, self.terms)
         stack.push_async_callback(sender.close)
         self._loop("webhooks", sender.run)
+
+    def _office(self) -> Office:
+        told = office.told(
+            timezone=self.settings.timezone, language=self.settings.language, log_level=self.settings.log_level
+        )
+        wake = self.signals.events[Signal.IMPORTS]
+        url = self.embedded.database_url
+        return Office(self.sessions, self.clock, wake, url=url, keys=self.data_keys, told=told)
 
     async def _sweep_webhooks(self, session: AsyncSession, now: datetime) -> None:
         await webhook_queue.sweep(session, terms=self.terms, now=now)

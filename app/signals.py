@@ -22,6 +22,7 @@ class Signal(StrEnum):
     WEBHOOKS = "webhooks"  # deliveries to subscribers wait
     CREDENTIALS = "credentials"  # a device's log-in at the broker changed (said by a trigger: deleting says it too)
     CATALOGUE = "catalogue"  # a device profile, a gateway's names or a device of a configured family changed
+    IMPORTS = "imports"  # a list waits for its dry run, or to be written
 
 
 def signal_sql(signal: Signal) -> str:

@@ -4,6 +4,7 @@ from app.access import tables as access
 from app.alarms import tables as alarms
 from app.devices import tables as devices
 from app.elders import tables as elders
+from app.imports import tables as imports
 from app.notify import tables as notify
 from app.reports import tables as reports
 from app.visits import checks_tables as checks
@@ -19,6 +20,7 @@ __all__ = [
     "checks",
     "devices",
     "elders",
+    "imports",
     "notify",
     "reports",
     "visits",

@@ -220,7 +220,7 @@ async def _log_in(app: FastAPI, username: str) -> str:
 
 
 async def _what_devices_said(server: Server, made: Town) -> None:
-    """Events, a message nobody could read, the finished follow-up's id."""
+    """Events, a message nobody could read, a list that was checked, the finished follow-up's id."""
     async with transaction(server.sessions) as session:
         for house in (made.own, made.beside, made.foreign):
             values = {
@@ -251,6 +251,22 @@ async def _what_devices_said(server: Server, made: Town) -> None:
             house.ids["check_id"] = str(values["id"])
             place = {"place": house.ids["code"], "visit": house.ids["visit_id"]}
             await session.execute(check, {"id": values["id"], "mark": house.mark, **place})
+            await session.execute(
+                sa.text(
+                    "INSERT INTO elder_imports (id, region_code, place_code, filename, size, file_sealed, state, rows_done, "
+                    "tries, created_by, created_at) VALUES (:id, :code, :code, :name, 1, 'x', 'checked', 1, 1, "
+                    "jsonb_build_object('name', CAST(:mark AS text), 'id', '', 'type', 'user'), now())"
+                ),
+                {"id": values["id"], "code": house.ids["code"], "name": house.mark, "mark": house.mark},
+            )
+            await session.execute(
+                sa.text(
+                    "INSERT INTO elder_import_rows (import_id, row, outcome, elder_id, changes, issues) "
+                    "VALUES (:id, 1, 'unchanged', :elder, '{}', '[]')"
+                ),
+                values,
+            )
+            house.ids["import_id"] = str(values["id"])
             task = sa.text("SELECT id FROM care_tasks WHERE elder_id = :elder")
             house.ids["task_id"] = str(await session.scalar(task, {"elder": house.ids["elder_id"]}))
             house.ids["family_member_id"] = house.ids["member_id"]

@@ -74,7 +74,7 @@ def test_every_column_of_an_export_has_a_chinese_name() -> None:
 # --- somebody of whom every table knows ------------------------------------------------------------------------------
 
 _IDS = {"elders": "elder", "visits": "visit", "alarms": "alarm", "contacts": "contact", "findings": "finding",
-        "visitors": "visitor", "closed_months": "month", "rounds": "round"}  # fmt: skip
+        "visitors": "visitor", "closed_months": "month", "rounds": "round", "elder_imports": "import"}  # fmt: skip
 # What the constraints of a table ask for.
 _FITS: dict[str, dict[str, Any]] = {
     "alarms": {"state": "resolved", "outcome": "elder_well", "next_at": None},
@@ -96,6 +96,8 @@ _FITS: dict[str, dict[str, Any]] = {
     "device_tests": {"ends_at": datetime(2026, 11, 23, 16, 10, tzinfo=TZ), "cancelled_at": None},
     "rule_versions": {"region_code": None},
     "watch_periods": {"ends_at": datetime(2026, 11, 25, tzinfo=TZ), "ended_at": None, "ended_by": None},
+    "elder_imports": {"file_sealed": None, "state": "checked", "failure": None, "mode": None, "holder": None,
+                      "leased_until": None},
     "rounds": {"until": date(2026, 12, 1)},
     "ledger_chain": {"of": "visit"},
 }  # fmt: skip
@@ -117,7 +119,7 @@ class Somebody:
             for table in SQLModel.metadata.sorted_tables:
                 if (
                     table.name in held and table.name not in ("elders", "devices", "elder_months", "visit_duties")
-                ) or table.name in ("closed_months", "rounds"):
+                ) or table.name in ("closed_months", "rounds", "elder_imports"):
                     one = held.get(table.name)
                     row = self._row(table, set(one.keeps if one else table.columns.keys()))
                     if table.name in _IDS:

@@ -66,6 +66,7 @@ PLAIN = """
     coverage_trend coverage_forecast change_device device_states evidence due_tests start_test
     hours_of_visitors issue_statement credit_statements trainings activities run_checks ledger_checks ledger_check
     review_check ledger_samples ledger_sample place_region
+    imports one_import import_rows import_issues commit_import cancel_import
 """.split()  # noqa: SIM905
 MATRIX: dict[str, Row] = {name: Row() for name in PLAIN}
 _WRITERS_ONLY = {"operator": 403, "visitor": 403, "key": 403}  # whoever wrote it down, or manages the register
@@ -160,6 +161,7 @@ MATRIX |= {
     "annex_2_file": Row(query={"month": "2026-11"}),
     "annex_3_file": Row(),
     "annex_3_csv": Row(),
+    "hand_in": Row(refused=dict.fromkeys(("admin", "supervisor", "key"), 422)),  # there is no file in these questions
 }
 
 # --- operations of the document --------------------------------------------------------------------------------------
@@ -188,7 +190,7 @@ class Operation:
 NAMES = {"partner_ids": "visitor_id", "parent_code": "code"}
 IDS = frozenset(
     """
-        elder_id visitor_id code region_code contact_id member_id family_member_id consent_id assessment_id
+        import_id elder_id visitor_id code region_code contact_id member_id family_member_id consent_id assessment_id
         finding_id device_id alarm_id attended_alarm visit_id user_id key_id webhook_id delivery_id
         escalation_policy care_policy closed_month_id task_id
         special_period round_id tested_device test_id watch_period

@@ -131,6 +131,8 @@ WALLS: Mapping[str, Wall] = {
         f"{{t}}.visitor_id = {_setting(VISITOR, 'uuid')}",
     ),
     "digest_timers": server_only("when a worker looks at whom next"),
+    "elder_imports": by_region(),
+    "elder_import_rows": through("elder_imports", "import_id"),
     # --- statistics: of the place where the people lived, also those who moved away since
     "elder_months": Wall(_inside("{t}.place_code"), _mine("{t}.elder_id")),
     "coverage_sums": by_region("place_code"),

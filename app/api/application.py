@@ -34,6 +34,7 @@ from app.api import (
     edges,
     elders,
     findings,
+    imports,
     ledger_checks,
     personal_data,
     policies,
@@ -60,10 +61,14 @@ from app.api.answer import AnswerIn, PageRefusal, refusal_page
 from app.api.context import Parts, principal, right_of
 from app.api.middleware import BodyLimit, Mistakes, RequestIds
 from app.api.problems import Problem, responses
+from app.imports.files import MOST_BYTES
 from app.readiness import Finding
 
 BASE = "/api/v1"
 _MAX_BODY = 1024 * 1024
+_UPLOAD = f"{BASE}/elders/imports"
+_FORM_AROUND = 16 * 1024  # what a form adds to its file
+_UPLOAD_S = 300.0  # 16 MiB on a slow line
 # What is open to somebody without a log-in. Every other route asks for one, and declares the right it needs.
 PUBLIC = frozenset(
     {
@@ -101,8 +106,8 @@ def build(
     app.state.inner_findings = inner_findings
     app.state.ingest_lag_s = ingest_lag_s
     # The last one added stands outermost.
-    app.add_middleware(BodyLimit, most=_MAX_BODY)
-    app.add_middleware(edges.Deadlines)
+    app.add_middleware(BodyLimit, most=_MAX_BODY, larger={_UPLOAD: MOST_BYTES + _FORM_AROUND})
+    app.add_middleware(edges.Deadlines, slow_bodies={_UPLOAD: _UPLOAD_S})
     app.add_middleware(Mistakes)
     if origins:
         app.add_middleware(edges.cross_origin, origins=origins)
@@ -126,11 +131,12 @@ def _include_api(app: FastAPI) -> None:
     app.include_router(stream.router, prefix=BASE)  # before /alarms/{alarm_id}
     guarded = APIRouter(dependencies=[Depends(principal)], responses=responses(400, 401, 403, 408, 409, 413, 422, 503))
     areas = (
-        auth, users, api_keys, audit_log, regions, elders, records, classification, consents, contacts, devices,
+        auth, users, api_keys, audit_log, regions, imports, elders, records, classification, consents, contacts, devices,
         device_imports, device_tests, credentials, device_profiles, personal_data, policies, duties, visits, findings,
         tasks, alarms, webhooks, reports, special_periods, stats, rounds, digests, rules, watch_periods,
         ledger_checks, volunteers, station, review,
     )  # fmt: skip
+    guarded.include_router(imports.uploads)
     for area in areas:
         guarded.include_router(area.router)
     app.include_router(guarded, prefix=BASE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -89,13 +89,21 @@ def cross_origin(app: ASGIApp, *, origins: Sequence[str]) -> ASGIApp:
 
 class Deadlines:
     """A body that trickles in is cut off (408), a handler that does not come to an end is stopped and its transaction
-    rolled back (503), a reader that does not read is left. Streams of events may last."""
+    rolled back (503), a reader that does not read is left. Streams of events may last. `slow_bodies`: paths whose bodies
+    may take longer."""
 
     def __init__(
-        self, app: ASGIApp, *, body_s: float = BODY_S, answer_s: float = ANSWER_S, stall_s: float = STALL_S
+        self,
+        app: ASGIApp,
+        *,
+        body_s: float = BODY_S,
+        answer_s: float = ANSWER_S,
+        stall_s: float = STALL_S,
+        slow_bodies: Mapping[str, float] | None = None,
     ) -> None:
         self._app = app
         self._body_s = body_s
+        self._slow_bodies = slow_bodies or {}
         self._answer_s = answer_s
         self._stall_s = stall_s
 
@@ -106,6 +114,7 @@ class Deadlines:
         now = asyncio.get_running_loop().time
         waiting = _brings_a_body(scope)  # for its body
         started = lasting = False
+        body_s = self._slow_bodies.get(scope["path"], self._body_s)
 
         def allow(seconds: float | None) -> None:
             if not limit.expired():  # what is said while everything is being stopped changes nothing
@@ -131,14 +140,14 @@ class Deadlines:
             await send(message)
 
         try:
-            async with asyncio.timeout(self._body_s if waiting else self._answer_s) as limit:
+            async with asyncio.timeout(body_s if waiting else self._answer_s) as limit:
                 await self._app(scope, taken, watched)
         except TimeoutError:
             if not limit.expired():
                 raise
             log.warning("cut off", waiting_for="body" if waiting else "reader" if started else "answer")
             if not started:
-                await _too_late(waiting)(scope, receive, send)
+                await _too_late(waiting, body_s)(scope, receive, send)
 
 
 def _brings_a_body(scope: Scope) -> bool:
@@ -146,9 +155,9 @@ def _brings_a_body(scope: Scope) -> bool:
     return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
 
 
-def _too_late(waiting: bool) -> ASGIApp:
+def _too_late(waiting: bool, body_s: float) -> ASGIApp:
     if waiting:
-        detail = f"the body did not arrive within {BODY_S:g} s"
+        detail = f"the body did not arrive within {body_s:g} s"
         return answer(408, "too-slow", detail, headers={"Connection": "close"})
     detail = "the answer took too long; try again, with an Idempotency-Key where something is to be changed"
     return answer(503, "unavailable", detail, headers={"Retry-After": "5"})

@@ -7,7 +7,6 @@ from datetime import date, datetime
 from typing import Annotated
 from uuid import UUID
 
-import sqlalchemy as sa
 from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import JSONResponse
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
@@ -36,7 +35,7 @@ from app.api.problems import refusal, responses
 from app.api.reveals import Purpose, RevealDep, must_say_why
 from app.api.transactional import Transactional, idempotent
 from app.discretion import without_identity
-from app.elders import policies, register
+from app.elders import moving, policies, register
 from app.elders.identity import read_id_number
 from app.elders.tables import Elder
 from app.elders.vocabulary import (
@@ -381,7 +380,7 @@ async def change(
     before = {name: getattr(found, name) for name in _HARMLESS if name != "moved_on"}
     await register.change_elder(session, who, found, fields, sealer=parts.sealer, now=now, today=today)
     if found.region_code != lived_in:
-        await _take_along(session, elder_id, found.region_code)
+        await moving.take_along(session, elder_id, found.region_code)
     audit.note(
         session,
         who,
@@ -399,24 +398,6 @@ async def change(
         )  # fmt: skip
     response.headers.update(etag(found.version))
     return await out(session, found, parts, today)
-
-
-# Scope is judged by the region code of a row: whoever moves takes theirs along, or the old region would go on seeing.
-_TAKE_ALONG = tuple(
-    sa.text(statement)
-    for statement in (
-        "UPDATE alarms SET region_code = :code WHERE elder_id = :id",
-        "UPDATE visits SET region_code = :code WHERE elder_id = :id",
-        "UPDATE feed_events SET region_code = :code WHERE alarm_id IN (SELECT id FROM alarms WHERE elder_id = :id)",
-        "UPDATE devices SET region_code = :code, version = version + 1 WHERE device_id IN "
-        "(SELECT device_id FROM bindings WHERE elder_id = :id AND unbound_at IS NULL)",
-    )
-)
-
-
-async def _take_along(session: AsyncSession, elder_id: UUID, code: str) -> None:
-    for statement in _TAKE_ALONG:
-        await session.execute(statement, {"id": elder_id, "code": code})
 
 
 def _flat(fields: dict[str, object], today: date) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import traceback
+from collections.abc import Mapping
 
 import anyio
 import structlog
@@ -77,19 +78,22 @@ class RequestIds:
 
 
 class BodyLimit:
-    """A body that says it is too large is refused unread; one that turns out to be is refused when it does."""
+    """A body that says it is too large is refused unread; one that turns out to be is refused when it does. `larger`:
+    paths that take more."""
 
-    def __init__(self, app: ASGIApp, *, most: int) -> None:
+    def __init__(self, app: ASGIApp, *, most: int, larger: Mapping[str, int] | None = None) -> None:
         self._app = app
         self._most = most
+        self._larger = larger or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        most = self._larger.get(scope["path"], self._most)
         told = dict(scope["headers"]).get(b"content-length", b"0")
-        if not told.isdigit() or int(told[:20]) > self._most:
-            await answer(413, "too-large", self._words())(scope, receive, send)
+        if not told.isdigit() or int(told[:20]) > most:
+            await answer(413, "too-large", _too_large(most))(scope, receive, send)
             return
         taken = 0
 
@@ -97,11 +101,12 @@ class BodyLimit:
             nonlocal taken
             message = await receive()
             taken += len(message.get("body", b""))
-            if taken > self._most:
-                raise HTTPException(413, self._words())
+            if taken > most:
+                raise HTTPException(413, _too_large(most))
             return message
 
         await self._app(scope, counted, send)
 
-    def _words(self) -> str:
-        return f"a body has at most {self._most} bytes"
+
+def _too_large(most: int) -> str:
+    return f"a body has at most {most} bytes here"

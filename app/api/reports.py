@@ -9,19 +9,19 @@ from urllib.parse import quote
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
-from pydantic import AfterValidator, StringConstraints
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.access import audit
 from app.access.principal import Principal, Right
-from app.api.bodies import AN_ID, one_line
+from app.api.bodies import AN_ID
 from app.api.context import NowDep, Parts, PartsDep, PrincipalDep, SessionDep, needs
 from app.api.problems import responses
+from app.api.reveals import Reveal, RevealDep
 from app.api.transactional import Transactional
 from app.discretion import without_identity
 from app.elders import register
 from app.elders.form_words import Category
-from app.errors import InvalidInput
+from app.elders.tables import Elder
 from app.reports import gathering
 from app.reports.forms import annex_1, annex_2, annex_3
 from app.reports.gathering import Pen
@@ -40,57 +40,39 @@ RegionCode = Annotated[
         examples=["370302001"],
     ),
 ]
-Reveal = Annotated[
-    bool,
-    Query(description="Whole ID numbers, addresses and phones: a right, a `purpose`, and an audit row that holds it."),
-]
-Purpose = Annotated[
-    str | None,
-    StringConstraints(min_length=1, max_length=200, strip_whitespace=True),
-    AfterValidator(lambda text: text and one_line(text)),
-    Query(description="What the unmasked file is needed for. Asked for with `reveal=true`.", examples=["报送区民政局"]),
-]
 Shown = Annotated[
     Category, Query(alias="category", description="What 类别 shows: living situations (`tags`), `class`, or both.")
 ]
 
 
-def _file(media_type: str) -> dict[int | str, dict[str, Any]]:
+def file_answer(media_type: str) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI entries for a route that answers with a file."""
     schema = {"type": "string", "format": "binary"}
     return {200: {"description": "The file.", "content": {media_type: {"schema": schema}}}, **responses(404)}
 
 
 async def _pen(
-    session: AsyncSession,
-    parts: Parts,
-    who: Principal,
-    now: datetime,
-    *,
-    reveal: bool,
-    purpose: str | None,
-    category: Category = Category.BOTH,
+    session: AsyncSession, parts: Parts, now: datetime, reveal: Reveal | None, category: Category = Category.BOTH
 ) -> Pen:
-    """Masked unless asked for plainly, by right and with a purpose."""
-    if reveal:
-        who.must(Right.REVEAL)
-        if purpose is None:
-            raise InvalidInput("say what the unmasked file is needed for: ?reveal=true&purpose=…", field="purpose")
+    """Masked unless asked for plainly."""
     today = now.astimezone(parts.tz).date()
-    return await gathering.pen(session, parts.sealer, today=today, plainly=reveal, category=category)
+    return await gathering.pen(session, parts.sealer, today=today, plainly=reveal is not None, category=category)
 
 
 def _note(
-    session: AsyncSession, who: Principal, now: datetime, *, form: str, region_code: str, reveal: bool,
-    purpose: str | None, elder_id: UUID | None = None, **detail: Any,
+    session: AsyncSession, who: Principal, now: datetime, *, form: str, region_code: str, reveal: Reveal | None = None,
+    elder: Elder | None = None, **detail: Any,
 ) -> None:  # fmt: skip
+    if reveal:
+        detail["purpose"] = without_identity(reveal.purpose, *([elder.name] if elder else []))
     audit.note(
-        session, who, action="elder.exported", subject_type="elder" if elder_id else "region",
-        subject_id=elder_id or region_code, now=now, region_code=region_code, form=form, revealed=reveal,
-        purpose=without_identity(purpose) if purpose else None, **detail,
+        session, who, action="elder.exported", subject_type="elder" if elder else "region",
+        subject_id=elder.id if elder else region_code, now=now, region_code=region_code, form=form,
+        revealed=reveal is not None, **detail,
     )  # fmt: skip
 
 
-def _download(content: bytes, media_type: str, ascii_name: str, name: str) -> Response:
+def download(content: bytes, media_type: str, ascii_name: str, name: str) -> Response:
     """A file to save. Names of files hold no names of people: they end up in lists of downloads."""
     disposition = f"attachment; filename=\"{ascii_name}\"; filename*=UTF-8''{quote(name)}"
     return Response(content, media_type=media_type, headers={"Content-Disposition": disposition})
@@ -99,7 +81,7 @@ def _download(content: bytes, media_type: str, ascii_name: str, name: str) -> Re
 @router.get(
     "/reports/annex-1.xlsx",
     response_class=Response,
-    responses=_file(XLSX),
+    responses=file_answer(XLSX),
     dependencies=[needs(Right.EXPORT)],
     summary="附件1: the survey form of one elder",
 )
@@ -109,25 +91,21 @@ async def annex_1_file(
     session: SessionDep,
     parts: PartsDep,
     now: NowDep,
-    reveal: Reveal = False,
-    purpose: Purpose = None,
+    reveal: RevealDep = None,
     category: Shown = Category.BOTH,
 ) -> Response:
     """A4, filled; ID number, address and phones are masked unless revealed."""
     elder = await register.elder_within(session, who, elder_id)
-    pen = await _pen(session, parts, who, now, reveal=reveal, purpose=purpose, category=category)
+    pen = await _pen(session, parts, now, reveal, category)
     content = annex_1.draw(await gathering.survey(session, elder, pen))
-    _note(
-        session, who, now, form="annex-1", region_code=elder.region_code, elder_id=elder_id, reveal=reveal,
-        purpose=purpose,
-    )  # fmt: skip
-    return _download(content, XLSX, "annex-1.xlsx", f"附件1摸底表-{pen.today:%Y%m%d}.xlsx")
+    _note(session, who, now, form="annex-1", region_code=elder.region_code, elder=elder, reveal=reveal)
+    return download(content, XLSX, "annex-1.xlsx", f"附件1摸底表-{pen.today:%Y%m%d}.xlsx")
 
 
 @router.get(
     "/reports/annex-2.xlsx",
     response_class=Response,
-    responses=_file(XLSX),
+    responses=file_answer(XLSX),
     dependencies=[needs(Right.EXPORT)],
     summary="附件2: the visits of one elder in one month",
 )
@@ -140,17 +118,14 @@ async def annex_2_file(
     first_day = date.fromisoformat(month + "-01")
     found = await gathering.month_of_visits(session, elder, first_day=first_day, tz=parts.tz)
     content = annex_2.draw(found)
-    _note(
-        session, who, now, form="annex-2", region_code=elder.region_code, elder_id=elder_id, reveal=False, purpose=None,
-        month=month,
-    )  # fmt: skip
-    return _download(content, XLSX, f"annex-2-{month}.xlsx", f"附件2记录表-{month}.xlsx")
+    _note(session, who, now, form="annex-2", region_code=elder.region_code, elder=elder, month=month)
+    return download(content, XLSX, f"annex-2-{month}.xlsx", f"附件2记录表-{month}.xlsx")
 
 
 @router.get(
     "/reports/annex-3.xlsx",
     response_class=Response,
-    responses=_file(XLSX),
+    responses=file_answer(XLSX),
     dependencies=[needs(Right.EXPORT)],
     summary="附件3: everybody enrolled in one township or village",
 )
@@ -160,21 +135,20 @@ async def annex_3_file(
     session: SessionDep,
     parts: PartsDep,
     now: NowDep,
-    reveal: Reveal = False,
-    purpose: Purpose = None,
+    reveal: RevealDep = None,
     category: Shown = Category.BOTH,
 ) -> Response:
     """A4 across, the table's head on every page. `POST /elders/imports` takes the file back: unchanged, it changes
     nothing, masked or not. Those who moved away or died are not in it."""
-    found, pen = await _summary(session, parts, who, now, "annex-3.xlsx", region_code, reveal, purpose, category)
+    found, pen = await _summary(session, parts, who, now, "annex-3.xlsx", region_code, reveal, category)
     content = await asyncio.to_thread(annex_3.draw, found)
-    return _download(content, XLSX, f"annex-3-{region_code}.xlsx", f"附件3汇总表-{region_code}-{pen.today:%Y%m%d}.xlsx")
+    return download(content, XLSX, f"annex-3-{region_code}.xlsx", f"附件3汇总表-{region_code}-{pen.today:%Y%m%d}.xlsx")
 
 
 @router.get(
     "/reports/annex-3.csv",
     response_class=Response,
-    responses=_file("text/csv"),
+    responses=file_answer("text/csv"),
     dependencies=[needs(Right.EXPORT)],
     summary="附件3 as CSV",
 )
@@ -184,25 +158,22 @@ async def annex_3_csv(
     session: SessionDep,
     parts: PartsDep,
     now: NowDep,
-    reveal: Reveal = False,
-    purpose: Purpose = None,
+    reveal: RevealDep = None,
     category: Shown = Category.BOTH,
 ) -> Response:
     """UTF-8 with a byte order mark. Cells that a spreadsheet would take for a formula, and ID numbers, begin with an
     apostrophe; an import takes it off again."""
-    found, pen = await _summary(session, parts, who, now, "annex-3.csv", region_code, reveal, purpose, category)
+    found, pen = await _summary(session, parts, who, now, "annex-3.csv", region_code, reveal, category)
     content = await asyncio.to_thread(annex_3.draw_csv, found)
-    return _download(content, CSV, f"annex-3-{region_code}.csv", f"附件3汇总表-{region_code}-{pen.today:%Y%m%d}.csv")
+    return download(content, CSV, f"annex-3-{region_code}.csv", f"附件3汇总表-{region_code}-{pen.today:%Y%m%d}.csv")
 
 
 async def _summary(
-    session: AsyncSession, parts: Parts, who: Principal, now: datetime, form: str, region_code: str, reveal: bool,
-    purpose: str | None, category: Category,
+    session: AsyncSession, parts: Parts, who: Principal, now: datetime, form: str, region_code: str,
+    reveal: Reveal | None, category: Category,
 ) -> tuple[annex_3.Summary, Pen]:  # fmt: skip
     region = await register.region_within(session, who, f"{region_code:0<12}")
-    pen = await _pen(session, parts, who, now, reveal=reveal, purpose=purpose, category=category)
+    pen = await _pen(session, parts, now, reveal, category)
     found = await gathering.summary(session, who, region, pen)
-    _note(
-        session, who, now, form=form, region_code=region.code, reveal=reveal, purpose=purpose, elders=len(found.lines)
-    )
+    _note(session, who, now, form=form, region_code=region.code, reveal=reveal, elders=len(found.lines))
     return found, pen

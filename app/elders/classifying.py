@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -12,6 +13,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import attributes
 
 from app.elders import policies
 from app.elders.classification import Classification, Facts, classify, next_birthday
@@ -88,18 +90,31 @@ async def refresh(
     session: AsyncSession, elder: Elder, *, cause: ChangeCause, now: datetime, today: date
 ) -> Classification:
     """Class one elder as of today, in the transaction of the change. `elder` is locked or new."""
+    return (await refresh_many(session, [elder], cause=cause, now=now, today=today))[elder.id]
+
+
+async def refresh_many(
+    session: AsyncSession, elders: Sequence[Elder], *, cause: ChangeCause, now: datetime, today: date
+) -> dict[UUID, Classification]:
+    """Like `refresh`, for many in the same few statements."""
     await session.flush()
-    known = (await known_on(session, {elder.id: today}))[elder.id]
+    known = await known_on(session, {elder.id: today for elder in elders})
     in_force = await policies.in_force(session)
-    found = classify(known.facts, on=today, policy=in_force.at(known.region_code, today))
-    again = next_look(known.facts, today, StatusPeriod(
-        elder.status, elder.status_reason, elder.status_since or date.min, elder.status_until, elder.status_evidenced
-    ))  # fmt: skip
-    coming = [v.since for v in in_force.versions if v.since > today and known.region_code.startswith(v.region_code)]
-    again = None if again is None else min([again, *coming])
-    await _keep(session, [_Result(known, found, cause, again)], now)
-    await session.refresh(elder, ["care_level", "reclassify_on"])
-    return found
+    results = []
+    for elder in elders:
+        one = known[elder.id]
+        found = classify(one.facts, on=today, policy=in_force.at(one.region_code, today))
+        again = next_look(one.facts, today, StatusPeriod(
+            elder.status, elder.status_reason, elder.status_since or date.min, elder.status_until, elder.status_evidenced
+        ))  # fmt: skip
+        coming = [v.since for v in in_force.versions if v.since > today and one.region_code.startswith(v.region_code)]
+        results.append(_Result(one, found, cause, None if again is None else min([again, *coming])))
+    await _keep(session, results, now)
+    for elder, result in zip(elders, results, strict=True):
+        # Written by the statement above; the session need not write it again.
+        attributes.set_committed_value(elder, "care_level", result.found.care_level)
+        attributes.set_committed_value(elder, "reclassify_on", result.again)
+    return {result.known.elder_id: result.found for result in results}
 
 
 async def on_day(session: AsyncSession, elder: Elder, day: date) -> tuple[Classification, Known]:

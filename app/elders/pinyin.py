@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import lru_cache
 from itertools import islice, product
 
 # A name is no phrase: its signs are read one by one, with every reading each of them has. Without the dictionary of
@@ -16,6 +17,7 @@ _MOST = 24  # readings of one name that are kept
 _TYPED = re.compile(r"[A-Za-z][A-Za-z' ]{0,59}")
 
 
+@lru_cache(4096)  # many people share a name, and a list of them comes at once
 def search_keys(name: str) -> str:
     """Initials and full readings, each after a space: ` wgy wangguiying`. Empty for a name without any letter."""
     syllables = [

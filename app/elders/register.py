@@ -17,7 +17,7 @@ from app.access.sealing import Sealer, mask_address, mask_id_number, mask_phone
 from app.access.wall import beyond
 from app.elders import classifying, history
 from app.elders.classification import classify
-from app.elders.identity import age_on, read_id_number
+from app.elders.identity import Identity, age_on, read_id_number
 from app.elders.phones import normal_phone
 from app.elders.pinyin import as_typed, search_keys
 from app.elders.policies import Policies
@@ -125,6 +125,21 @@ async def enrol(
     await must_be_region(session, who, fields["region_code"])
     _check_days(fields, today)
     await must_be_nobody_yet(session, identity.number, sealer=sealer)
+    elder = new_elder(identity, fields, sealer=sealer, now=now)
+    session.add(elder)
+    await session.flush()
+    by = str(who.id)
+    await history.live_in(session, elder, elder.region_code, since=today, by=by, now=now)
+    await history.keep_facts(session, elder, valid_from=history.SINCE_EVER, by=by, now=now)
+    await _assess(session, elder, fields, by=by, now=now, today=today)
+    if fields.get("status", ElderStatus.ACTIVE) != ElderStatus.ACTIVE:
+        await _pass_to(session, elder, fields, by=by, now=now, today=today)
+    await classifying.refresh(session, elder, cause=ChangeCause.ENROLLED, now=now, today=today)
+    return elder
+
+
+def new_elder(identity: Identity, fields: Mapping[str, Any], *, sealer: Sealer, now: datetime) -> Elder:
+    """A row of the register from checked fields, not yet in the session."""
     elder_id = new_uuid(now)
     elder = Elder(
         id=elder_id,
@@ -137,19 +152,26 @@ async def enrol(
         name_keys=search_keys(fields["name"]),
         created_at=now,
         updated_at=now,
-        **{name: fields[name] for name in _PLAIN if name in fields},
+        # Given, not left to the columns' factories: pydantic looks at the signature of `list` anew for each row.
+        **{**_nothing_yet(), **{name: fields[name] for name in _PLAIN if name in fields}},
     )
     _seal_reach(elder, fields, sealer)
-    session.add(elder)
-    await session.flush()
-    by = str(who.id)
-    await history.live_in(session, elder, elder.region_code, since=today, by=by, now=now)
-    await history.keep_facts(session, elder, valid_from=history.SINCE_EVER, by=by, now=now)
-    await _assess(session, elder, fields, by=by, now=now, today=today)
-    if fields.get("status", ElderStatus.ACTIVE) != ElderStatus.ACTIVE:
-        await _pass_to(session, elder, fields, by=by, now=now, today=today)
-    await classifying.refresh(session, elder, cause=ChangeCause.ENROLLED, now=now, today=today)
     return elder
+
+
+def _nothing_yet() -> dict[str, Any]:
+    return {"tags": [], "other_tags": [], "circumstances": [], "services": [], "service_notes": {}}
+
+
+def set_fields(elder: Elder, fields: Mapping[str, Any], *, sealer: Sealer) -> bool:
+    """Set the fields that are columns of the elder. True: facts changed that have a history of their own."""
+    for name in _PLAIN:
+        if name in fields:
+            setattr(elder, name, fields[name])
+    if "name" in fields:
+        elder.name_keys = search_keys(fields["name"])
+    _seal_reach(elder, fields, sealer)
+    return bool(_FACTS & fields.keys())
 
 
 async def change_elder(
@@ -175,13 +197,7 @@ async def change_elder(
             elder.region_code = fields["region_code"]
     if "id_number" in fields:
         await _correct_number(session, elder, fields["id_number"], sealer=sealer, today=today)
-    for name in _PLAIN:
-        if name in fields:
-            setattr(elder, name, fields[name])
-    if "name" in fields:
-        elder.name_keys = search_keys(fields["name"])
-    _seal_reach(elder, fields, sealer)
-    if _FACTS & fields.keys():
+    if set_fields(elder, fields, sealer=sealer):
         await history.keep_facts(session, elder, valid_from=today, by=by, now=now)
     await _assess(session, elder, fields, by=by, now=now, today=today)
     if _STATUS & fields.keys():
@@ -261,13 +277,18 @@ def phone_tail(phone: str) -> str:
     return "phone-tail:" + phone[-_TAIL:]
 
 
-async def must_be_nobody_yet(session: AsyncSession, number: str, *, sealer: Sealer) -> None:
-    """One person is enrolled once. Locked until the commit, because while keys are exchanged two processes may write
-    different hashes of one number, which no unique index would notice. Raises `Conflict`."""
+async def lock_numbers(session: AsyncSession, numbers: Collection[str], *, sealer: Sealer) -> None:
+    """Until the commit nobody else enrols these: while keys are exchanged two processes may write different hashes of one
+    number, which no unique index would notice."""
     await session.execute(
         sa.text("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS given(key)"),
-        {"keys": sealer.locks(number)},
+        {"keys": sorted({lock for number in numbers for lock in sealer.locks(number)})},
     )
+
+
+async def must_be_nobody_yet(session: AsyncSession, number: str, *, sealer: Sealer) -> None:
+    """One person is enrolled once. Raises `Conflict`."""
+    await lock_numbers(session, [number], sealer=sealer)
     known = select(col(Elder.id)).where(col(Elder.id_number_index).in_(sealer.indexes(number)))
     async with beyond(session, "one person is enrolled once, wherever that is"):
         there = await session.scalar(known)

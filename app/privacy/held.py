@@ -200,6 +200,7 @@ HELD = (
         "AND b.elder_id = :elder AND t.received_at >= b.bound_at AND t.received_at < coalesce(b.unbound_at, 'infinity'))",
         hides=("payload",),
     ),
+    Held("elder_import_rows", "名单导入结果", hides=("issues",)),
     Held("device_events", "设备消息", f"t.device_id IN {_DEVICES} AND {_OWN}"),
     Held(
         "devices", "现用设备", "t.device_id IN (SELECT device_id FROM bindings WHERE elder_id = :elder AND unbound_at IS NULL)",
@@ -239,6 +240,7 @@ NOBODY = {
     "digest_settings": "rules",
     "digest_timers": "when a worker looks next",
     "duties": "offices of staff",
+    "elder_imports": "lists, sealed, deleted as soon as they are used and after three days; what they named: elder_import_rows",
     "escalation_policies": "rules",
     "festival_settings": "rules",
     "heartbeats": "processes",

@@ -41,6 +41,7 @@ SEALED = (
     Sealed("visitors", ("phone_sealed",)),
     Sealed("channels", ("address_sealed", "secret_sealed")),
     Sealed("webhook_subscriptions", ("url_sealed", "secret_sealed", "previous_secret_sealed")),
+    Sealed("elder_imports", ("file_sealed",)),
     Sealed("rejected_messages", ("payload_sealed",)),
     Sealed(
         "idempotent_answers",
