@@ -942,7 +942,9 @@ def test_every_body_has_an_example_that_fits(live: Live) -> None:
     for method, path, operation in operations(live):
         for media in operation.get("requestBody", {}).get("content", {}).values():
             names = re.findall(r"#/components/schemas/(\w+)", json.dumps(media["schema"]))
-            assert names, f"{method} {path}"
+            if not names:  # a file: text shows how it looks, a workbook cannot
+                assert "binary" in json.dumps(media["schema"]) or media["schema"].get("examples"), f"{method} {path}"
+                continue
             examples = schemas[names[0]].get("examples", [])
             assert examples, f"{method} {path}: {names[0]} has no example"
             for example in examples:

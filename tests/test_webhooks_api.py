@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 from standardwebhooks import Webhook as Verifier
 
+from app.notify.vocabulary import DigestKind
 from app.webhooks.vocabulary import EventType
 
 if TYPE_CHECKING:
@@ -235,7 +236,8 @@ def test_a_replayed_answer_keeps_the_secret_sealed(live: Live) -> None:
 def test_the_document_describes_what_is_sent(live: Live) -> None:
     document = live.anonymous.get(f"{live.base}/openapi.json").json()
     described = document["webhooks"]
-    assert {event.value for event in EventType} | {"webhook.test", "alarm"} == set(described)
+    to_channels = {"alarm", *(kind.value for kind in DigestKind)}
+    assert {event.value for event in EventType} | {"webhook.test"} | to_channels == set(described)
     elder = live.elder()
     to = path()
     made = subscribe(live, to, region_code=elder["region_code"])
