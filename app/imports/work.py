@@ -8,7 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
 from typing import Any
 from uuid import uuid4
@@ -41,12 +41,19 @@ from app.imports.tables import ElderImport
 from app.imports.vocabulary import Column, Mode, Outcome, Severity, State
 
 log = logs.get("imports")
-_PIECE = 500
+_PIECE = 1000
 _CHANGED_SINCE = "登记在检查之后有变化,有的行不能写入,所以一行也没有写入。下面是重新检查的结果"
 
 
 class _Changed(Exception):
     """All or nothing, and a row is no longer possible."""
+
+
+@dataclass
+class _Done:
+    enrolled: list[str] = field(default_factory=list)
+    changed: list[dict[str, Any]] = field(default_factory=list)
+    moved_away: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -61,6 +68,7 @@ class _List:
     now: datetime
     today: date
     counts: Counter[str] = field(default_factory=Counter)
+    done_in: dict[str, _Done] = field(default_factory=dict)  # not yet in the audit log, by village
 
     def pieces(self) -> Iterator[tuple[int, list[Draft]]]:
         for start in range(0, len(self.rows), _PIECE):
@@ -212,6 +220,7 @@ class Work:
                     continue
                 verdicts = await self._write(session, opened, verdicts)
                 await self._keep(session, opened, verdicts)
+                self._note(session, opened)
                 await self._progress(session, opened, rows_done=start + len(drafts), counts=dict(opened.counts))
         async with transaction(self._sessions) as session:
             await queue.settle(session, opened.kept.id, self._holder, State.COMMITTED, finished_at=self._clock())
@@ -234,6 +243,7 @@ class Work:
                     session.expunge_all()
                     async with transaction(self._sessions) as beside:
                         await self._progress(beside, opened, rows_done=start + len(drafts), counts=dict(opened.counts))
+                self._note(session, opened)
                 await queue.settle(
                     session, opened.kept.id, self._holder, State.COMMITTED, finished_at=self._clock(),
                     counts=dict(opened.counts),
@@ -254,7 +264,7 @@ class Work:
                 left[verdict.draft.row] = verdict.elder.region_code
                 await self._move(session, opened, verdict.elder, verdict.fields)
         result = [made.get(verdict.draft.row, verdict) for verdict in verdicts]
-        self._note(session, opened, result, left)
+        self._remember(opened, result, left)
         return result
 
     async def _enrol(
@@ -294,27 +304,29 @@ class Work:
 
     # --- keeping -------------------------------------------------------------------------------------------------------
 
-    def _note(self, session: AsyncSession, opened: _List, verdicts: Sequence[Verdict], left: dict[int, str]) -> None:
-        """One row of the audit log for each village of a piece, with the ids of its people: a row for each person would
-        hold up everybody who writes the chained log."""
-        by_place: dict[str, dict[str, list[Any]]] = {}
+    def _remember(self, opened: _List, verdicts: Sequence[Verdict], left: dict[int, str]) -> None:
+        """Who was enrolled, changed, or moved away, by village: for the audit log."""
         for verdict in verdicts:
             if verdict.elder is None or verdict.outcome not in (Outcome.CREATE, Outcome.UPDATE):
                 continue
-            held = by_place.setdefault(verdict.elder.region_code, {"enrolled": [], "changed": [], "moved_away": []})
+            held = opened.done_in.setdefault(verdict.elder.region_code, _Done())
             if verdict.outcome is Outcome.CREATE:
-                held["enrolled"].append(str(verdict.elder.id))
+                held.enrolled.append(str(verdict.elder.id))
             else:
-                held["changed"].append({"id": str(verdict.elder.id), "fields": sorted(verdict.fields)})
+                held.changed.append({"id": str(verdict.elder.id), "fields": sorted(verdict.fields)})
             before = left.get(verdict.draft.row)
             if before is not None:
-                gone = by_place.setdefault(before, {"enrolled": [], "changed": [], "moved_away": []})
-                gone["moved_away"].append(str(verdict.elder.id))
-        for place, people_ in by_place.items():
+                opened.done_in.setdefault(before, _Done()).moved_away.append(str(verdict.elder.id))
+
+    def _note(self, session: AsyncSession, opened: _List) -> None:
+        """One row of the audit log for each village of a transaction, with the ids of its people: a row for each person
+        would hold up everybody who writes the chained log, and the more the longer one transaction writes it."""
+        for place, done in opened.done_in.items():
             audit.note(
                 session, opened.who, action="elder.imported", subject_type="import", subject_id=opened.kept.id,
-                now=opened.now, region_code=place, **{name: ids for name, ids in people_.items() if ids},
+                now=opened.now, region_code=place, **{name: ids for name, ids in asdict(done).items() if ids},
             )  # fmt: skip
+        opened.done_in.clear()
 
     async def _keep(self, session: AsyncSession, opened: _List, verdicts: Sequence[Verdict]) -> None:
         opened.counts.update(verdict.outcome.value for verdict in verdicts)
