@@ -656,7 +656,9 @@ def test_every_operation_declares_its_right() -> None:
     assert listed["GET /api/v1/elders"] is Right.ELDERS_READ
     assert listed["POST /api/v1/users"] is Right.ACCOUNTS
     assert listed["GET /api/v1/alarms/stream"] is Right.ALARMS_READ
-    reading = {right for operation, right in listed.items() if operation.startswith("GET ")}
+    # What came of an import is for those who import.
+    reads = {o: r for o, r in listed.items() if o.startswith("GET ") and "/elders/imports" not in o}
+    reading = set(reads.values())
     writes = {Right.ELDERS_WRITE, Right.ALARMS_WRITE, Right.VISITS_WRITE, Right.POLICIES_WRITE, Right.REGIONS_WRITE}
     assert not reading & writes
     for operation, right in listed.items():

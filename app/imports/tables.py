@@ -33,7 +33,7 @@ class ElderImport(SQLModel, table=True):
     place_code: str | None = Field(default=None, foreign_key="regions.code")  # the township or village the list is of
     filename: str | None = Field(default=None, max_length=200)
     size: int
-    file_sealed: bytes | None = Field(default=None, sa_column=sa.Column(BYTEA))
+    file_sealed: bytes | None = Field(default=None, sa_column=sa.Column(BYTEA), repr=False)
     state: State = Field(sa_column=text_enum(State, name="state"))
     mode: Mode | None = Field(default=None, sa_column=text_enum(Mode, name="mode", nullable=True))
     failure: str | None = Field(default=None, max_length=500)
