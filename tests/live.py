@@ -43,7 +43,7 @@ TOWNSHIP = "370302001000"
 OTHER_TOWNSHIP = "370302002000"
 T = TypeVar("T")
 _numbers = itertools.count(1)
-_people = itertools.count(1)
+_people = itertools.count(130)  # before it are the examples of the document
 _villages = itertools.count(100)  # 001 is the one of the examples
 
 

@@ -622,7 +622,9 @@ async def test_acknowledging_cancels_what_is_pending_in_the_same_transaction(wor
     with pytest.raises(ZeroDivisionError):  # noqa: PT012
         async with transaction(world.sessions) as session:
             held = await handling.hold(session, (await world.alarm(elder)).id)
-            await handling.acknowledge(session, held, by={"name": "x"}, eta_minutes=5, note=None, now=START)
+            await handling.acknowledge(
+                session, held, by={"type": "user", "name": "x"}, eta_minutes=5, note=None, now=START
+            )
             raise ZeroDivisionError
     assert await world.value("SELECT count(*) FROM notices WHERE state = 'pending'") == 2
     await world.operator(elder, "acknowledge")

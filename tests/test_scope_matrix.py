@@ -360,7 +360,8 @@ def likeness(answer: Answer, question: Question, statements: list[str]) -> tuple
     )
     for sent in question.strangers():
         text, headers = text.replace(sent, "<id>"), {n: v.replace(sent, "<id>") for n, v in headers.items()}
-    return answer.status, headers, text, tuple(statements)
+    asked = tuple(one for one in statements if "api_keys" not in one)  # a key's last use is noted once a minute
+    return answer.status, headers, text, asked
 
 
 def places(operation: Operation) -> Iterator[tuple[tuple[str, str], ...]]:

@@ -109,7 +109,7 @@ def test_training_and_the_station_s_log(live: Live) -> None:
     api, auditor, stranger = (
         live.user("supervisor", village[:9]),
         live.user("auditor", village[:9]),
-        live.user("supervisor", "370302001"),
+        live.user("supervisor", "370302004"),  # nobody else's stories are there
     )
     today = datetime.now(TZ).date()
     meeting = {

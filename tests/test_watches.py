@@ -202,7 +202,7 @@ async def test_a_look_at_due_homes_goes_by_the_index(world: World) -> None:
 
 
 def test_settings_of_region_and_elder_with_sources_ranges_and_history(live: Live) -> None:
-    admin, village = live.admin, live.village()
+    admin, village = live.admin, live.village("370302005000")
     elder = live.elder(village)
     base = admin.seen("/rules", elder_id=elder["id"])
     assert base["settings"]["no_activity"]["ceiling_minutes"] == 170

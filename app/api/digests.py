@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Response
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints, WithJsonSchema
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
@@ -28,7 +28,12 @@ from app.visits.work_tables import DigestSetting
 
 router = APIRouter(route_class=Transactional, tags=["visits"], dependencies=[Depends(idempotent)])
 Place = Annotated[str, StringConstraints(pattern=r"^([0-9]{6}|[0-9]{9}|[0-9]{12})$")]
-Clock = Annotated[time, Field(examples=["08:00"], description="Local time of the district.")]
+# OpenAPI's `time` has an offset; this one is the district's clock.
+Clock = Annotated[
+    time,
+    Field(examples=["08:00"], description="Local time of the district."),
+    WithJsonSchema({"type": "string", "pattern": r"^([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?$", "examples": ["08:00"]}),
+]
 Lead = Annotated[int, Field(ge=0, le=27, description="Days before the last day.")]
 
 

@@ -130,7 +130,8 @@ async def idempotent(
     if not _sees_as_much(who, kept) or await hidden(session, _ids_in(f"{request.url} {kept.answer}")):
         request.state.for_its_refusal = True
         return
-    headers = {**row.headers, "Idempotent-Replay": "true", "content-type": "application/json"}
+    kind = "application/json" if row.status < 400 else "application/problem+json"
+    headers = {**row.headers, "Idempotent-Replay": "true", "content-type": kind}
     raise Replay(Response(kept.answer, row.status, headers=headers))
 
 
