@@ -28,6 +28,8 @@ log = logs.get("ticks")
 _EVERY_S = 0.5
 _REGISTER_EVERY_S = 60
 _LISTS_EVERY_S = 5  # a visitor's hour is kept to some seconds
+_HOURLY_S = 3600
+_ONE_AT_A_TIME = {"coalesce": True, "max_instances": 1, "misfire_grace_time": 3600}
 _REST = 4  # times as long as the work before it: a policy that touches 100,000 people must not hold up an alarm
 _FIRST_CHORES = timedelta(minutes=2)
 _KEEP_ANSWERS = timedelta(days=2)
@@ -65,21 +67,40 @@ class Ticks:
         )
         self._chores = chores
         self._scheduler = AsyncIOScheduler(timezone=tz)
+        self._stopped = False
         self.last_look: datetime | None = None
 
     def start(self) -> None:
-        common = {"coalesce": True, "max_instances": 1, "misfire_grace_time": 3600}
-        self._scheduler.add_job(self._due, "interval", seconds=_EVERY_S, id="due", **common)
-        self._scheduler.add_job(self._watch, "interval", seconds=_EVERY_S, id="watches", **common)
-        self._scheduler.add_job(self._register, "interval", seconds=_REGISTER_EVERY_S, id="register", **common)
-        self._scheduler.add_job(self._lists, "interval", seconds=_LISTS_EVERY_S, id="lists", **common)
-        self._scheduler.add_job(self._sweep, "interval", hours=1, id="sweep", **common)
+        for name, job, every_s in (
+            ("due", self._due, _EVERY_S),
+            ("watches", self._watch, _EVERY_S),
+            ("register", self._register, _REGISTER_EVERY_S),
+            ("lists", self._lists, _LISTS_EVERY_S),
+            ("sweep", self._sweep, _HOURLY_S),
+        ):
+            self._scheduler.add_job(self._until_stopped(job), "interval", seconds=every_s, id=name, **_ONE_AT_A_TIME)
         first = self._clock() + _FIRST_CHORES  # also where a process never lives for an hour
-        self._scheduler.add_job(self._do_chores, "interval", hours=1, id="chores", next_run_time=first, **common)
+        self._scheduler.add_job(
+            self._until_stopped(self._do_chores), "interval", seconds=_HOURLY_S, id="chores", next_run_time=first,
+            **_ONE_AT_A_TIME,
+        )  # fmt: skip
         self._scheduler.start()
 
     def stop(self) -> None:
+        self._stopped = True
         self._scheduler.shutdown(wait=False)
+
+    def _until_stopped(self, job: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+        """Stopping cancels what is at work; the scheduler would print that as a job's fault."""
+
+        async def run() -> None:
+            try:
+                await job()
+            except asyncio.CancelledError:
+                if not self._stopped:
+                    raise
+
+        return run
 
     async def _due(self) -> None:
         try:
