@@ -177,6 +177,7 @@ class EmbeddedPostgres:
             "timezone": "UTC",
             "log_timezone": "UTC",
             "log_statement": "none",
+            "min_wal_size": "1GB",  # files are used again: a new one of 16 MB costs 30 ms, and an alarm may wait for it
             "max_wal_size": "2GB",
             "wal_compression": "on",
             "random_page_cost": "1.1",
