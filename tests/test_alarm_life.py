@@ -9,15 +9,16 @@ from uuid import uuid4
 
 import pytest
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.alarms import handling, state
+from app.alarms import facts, handling, state
 from app.alarms.answering import Action, answer, invitation
 from app.alarms.escalation import default_plan, make_plan
 from app.alarms.links import LINK_LIFE, Links
 from app.alarms.raising import Report, raise_alarms
 from app.alarms.state import MOVES, Move
 from app.alarms.vocabulary import AlarmState, Outcome
-from app.db import transaction
+from app.db import last_acts, transaction
 from app.elders.vocabulary import DutyRole
 from app.errors import IllegalTransition, LinkExpired, NotFound
 from app.ids import NoticeId
@@ -853,6 +854,28 @@ async def test_the_feed_carries_committed_facts_in_the_order_they_happened(world
     await world.operator(elder, "resolve")
     types = [fact.type for fact in await world.feed() if fact.type.startswith("alarm.")]
     assert types == ["alarm.raised", "alarm.acknowledged", "alarm.attending", "alarm.resolved"]
+
+
+async def test_whoever_has_seen_a_number_of_the_feed_has_seen_every_one_before_it(world: World) -> None:
+    """A transaction that has drawn its number and has not committed yet holds up the next; a reader would pass it by."""
+
+    def one(session: AsyncSession, name: str) -> None:
+        facts.tell(session, name, region_code="370302001001", alarm_id=None, now=START)
+
+    async def second() -> None:
+        async with transaction(world.sessions) as session:
+            one(session, "test.second")
+
+    async with world.sessions() as session, session.begin():
+        one(session, "test.first")
+        await last_acts(session)  # the number is drawn
+        behind = asyncio.create_task(second())
+        _, waiting = await asyncio.wait([behind], timeout=0.3)
+        seen = [fact.type for fact in await world.feed()]
+        assert waiting, "the second committed past the first"
+        assert seen == []
+    await behind
+    assert [fact.type for fact in await world.feed()] == ["test.first", "test.second"]
 
 
 async def test_a_sealed_field_that_does_not_open_silences_nobody(world: World) -> None:
