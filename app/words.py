@@ -43,7 +43,8 @@ _ZH: Final[dict[str, str]] = {
     "because.over.bridge_offline": "{time}网关恢复在线",
     "limit.unlearned": "上限{spell}(还没有学到这户人家的习惯,用规定的上限)",
     "limit.learned": "上限{spell}:过去{days}天里{hour}点前后最长安静{longest},再加四分之一,并限制在{floor}到{ceiling}之间",
-    "limit.morning": "这户人家的白天从{time}开始,其后{spell}内应有动静",
+    "limit.morning": "白天从{begins}开始,其后{spell}内、即{due}以前应有动静",
+    "limit.morning_learned": "这户人家过去的夜晚最晚到{latest}结束,再加一刻钟(最多推迟3小时),{due}以前应有动静",
     "limit.resting": "在床上或椅子上连续{spell}没有起身",
     "limit.door_only": "家里只有门磁,门连续{spell}没有动过就要问一问",
     "spell.seconds": "{seconds}秒",
@@ -363,7 +364,9 @@ _EN: Final[dict[str, str]] = {
     "limit.unlearned": "limit {spell} (this home's habits are not learned yet; the ceiling that was set holds)",
     "limit.learned": "limit {spell}: in the past {days} days the longest quiet around {hour}:00 was {longest}, and a "
     "quarter more, kept between {floor} and {ceiling}",
-    "limit.morning": "the day of this home begins at {time}, and within {spell} a sign of life is due",
+    "limit.morning": "the day begins at {begins}, and within {spell}, by {due}, a sign of life is due",
+    "limit.morning_learned": "the nights of this home have ended by {latest} at the latest; with a quarter of an hour more "
+    "(never above 3 hours), a sign of life is due by {due}",
     "limit.resting": "in bed or in a chair for {spell} without rising",
     "limit.door_only": "only the door is watched here; after {spell} without it somebody should ask",
     "spell.seconds": "{seconds} s",

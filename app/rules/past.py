@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -23,12 +23,13 @@ _LULL: Final = 240  # a quiet this long is sleep
 _FORGET_DAYS: Final = 28
 _MARGIN: Final = 1.25
 _SHIFT: Final = 180  # minutes by which habits may move the beginning and the end of the day
+_QUARTER: Final = 15
 _ENOUGH_LULLS: Final = 3  # nights: a habit of the evening shows soon
 
 
 class Past(msgspec.Struct, omit_defaults=True):
     """`quiet`: by hour (as text, it is kept as JSON) and place of the bucket; `beds`, `rises`: how often a long quiet
-    began, and ended, in each hour."""
+    began, and ended, in each hour; `risen`: how often one ended by each quarter of an hour, in minutes after midnight."""
 
     days: int = 0
     last_day: int = 0  # ordinal of the last local day with a sign of life
@@ -36,6 +37,7 @@ class Past(msgspec.Struct, omit_defaults=True):
     quiet: dict[str, dict[str, int]] = {}
     beds: dict[str, int] = {}
     rises: dict[str, int] = {}
+    risen: dict[str, int] = {}
     ghosts: int = 0  # motions that were seen while nobody was at home
 
 
@@ -50,7 +52,7 @@ def see_day(past: Past, day: int) -> None:
     elif day - past.halved >= _FORGET_DAYS:
         past.halved = day
         past.quiet = {hour: kept for hour, counts in past.quiet.items() if (kept := _halve(counts))}
-        past.beds, past.rises = _halve(past.beds), _halve(past.rises)
+        past.beds, past.rises, past.risen = _halve(past.beds), _halve(past.rises), _halve(past.risen)
         past.ghosts //= 2
 
 
@@ -64,14 +66,18 @@ def learn(past: Past, began: datetime, ended: datetime) -> None:
     if not _SHORT <= minutes <= _LONG:
         return
     bucket = str(min(bisect_left(BUCKETS, minutes), len(BUCKETS) - 1))
-    counts = past.quiet.setdefault(str(began.hour), {})
-    counts[bucket] = min(counts.get(bucket, 0) + 1, 9999)
+    _count(past.quiet.setdefault(str(began.hour), {}), bucket)
     if minutes < _LULL:
         return
     if began.hour >= 17 or began.hour < 5:
-        past.beds[str(began.hour)] = min(past.beds.get(str(began.hour), 0) + 1, 9999)
+        _count(past.beds, str(began.hour))
     if 3 <= ended.hour < 14:  # sooner, somebody got up in the middle of the night
-        past.rises[str(ended.hour)] = min(past.rises.get(str(ended.hour), 0) + 1, 9999)
+        _count(past.rises, str(ended.hour))
+        _count(past.risen, str((ended.hour * 60 + ended.minute) // _QUARTER * _QUARTER + _QUARTER))
+
+
+def _count(counts: dict[str, int], name: str) -> None:
+    counts[name] = min(counts.get(name, 0) + 1, 9999)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +114,25 @@ def own_day(past: Past, rules: NoActivity) -> tuple[int, int]:
         early = _quantile(past.beds, 0.1, start=12) * 60
         ends = min(ends, max(early, ends - _SHIFT))
     return begins, ends
+
+
+class Morning(NamedTuple):
+    """By when a night must have ended, in minutes after midnight. `latest`: the end it was learned from; None: not
+    learned."""
+
+    due: int
+    latest: int | None
+
+
+def morning(past: Past, rules: NoActivity) -> Morning:
+    """A sign of life is due so many minutes after the day began, and later in a home whose nights have ended later: a
+    quarter of an hour after the latest, but no more than 3 hours."""
+    due = rules.day_from.minutes + rules.morning_minutes
+    if not rules.learn or sum(past.risen.values()) < _ENOUGH_LULLS:
+        return Morning(due, None)
+    latest = max(map(int, past.risen))
+    own = min(latest + _QUARTER, due + _SHIFT)
+    return Morning(own, latest) if own > due else Morning(due, None)
 
 
 def _quantile(counts: dict[str, int], share: float, *, start: int) -> int:

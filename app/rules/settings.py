@@ -69,6 +69,13 @@ class NoActivity:
     ceiling_minutes: int = _whole(
         170, 30, 2880, "minutes", "by day, a learned limit is never above; holds until learned"
     )
+    morning_minutes: int = _whole(
+        225,
+        30,
+        720,
+        "minutes",
+        "after the day began: by when a night must have ended; later where nights did, by 3 hours",
+    )
     night_floor_minutes: int = _whole(360, 60, 1440, "minutes", "the same by night")
     night_ceiling_minutes: int = _whole(660, 120, 2880, "minutes", "the same by night")
     unseen_ceiling_minutes: int = _whole(360, 30, 2880, "minutes", "where no sensor sees the door: the most by day")

@@ -8,8 +8,8 @@ from zoneinfo import ZoneInfo
 
 from app.rules import past
 from app.rules.home import Home, Where, where_at
-from app.rules.past import Limit
-from app.rules.settings import Rules
+from app.rules.past import Limit, Morning
+from app.rules.settings import NoActivity, Rules, TimeOfDay
 from app.rules.verdict import AlarmKind, Severity
 from app.rules.watching import Condition, Stage, View, spell
 from app.words import say
@@ -71,14 +71,21 @@ def _quiet_until(home: Home, view: View, since: float) -> Deadline:
     if begins <= local.hour * 60 + local.minute < ends:
         return Deadline(since + day.minutes * 60, since, in_words(day, local.hour))
     night = limit_at(home, view, local.hour, by_day=False)
-    # Whoever slept owes a sign when the day has begun and its ceiling has passed, even within the night's limit: what is
-    # learned of the day's quiet says nothing about a long sleep.
+    # Whoever slept owes a sign by the morning, even within the night's limit: what is learned of the day's quiet says
+    # nothing about a long sleep, and what is learned of short nights would call a long one silence.
     by_night = since + night.minutes * 60
-    by_morning = view.next_time(since, begins) + rules.ceiling_minutes * 60
+    morning = past.morning(home.past, rules)
+    by_morning = view.next_time(since, morning.due)
     if by_morning < by_night:
-        clock = f"{begins // 60:02d}:{begins % 60:02d}"
-        return Deadline(by_morning, since, say("limit.morning", time=clock, spell=spell(rules.ceiling_minutes * 60)))
+        return Deadline(by_morning, since, _morning_in_words(morning, rules))
     return Deadline(by_night, since, in_words(night, local.hour))
+
+
+def _morning_in_words(morning: Morning, rules: NoActivity) -> str:
+    due = str(TimeOfDay(morning.due))
+    if morning.latest is None:
+        return say("limit.morning", begins=rules.day_from, spell=spell(rules.morning_minutes * 60), due=due)
+    return say("limit.morning_learned", latest=TimeOfDay(morning.latest), due=due)
 
 
 def limit_at(home: Home, view: View, hour: int, *, by_day: bool) -> Limit:
