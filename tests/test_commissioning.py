@@ -3,11 +3,13 @@ are invented."""
 
 from __future__ import annotations
 
+import io
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
+import xlsxwriter
 
 from app.db import transaction
 from app.devices import commissioning
@@ -278,6 +280,16 @@ def test_from_unclaimed_to_tested(live: Live) -> None:
     assert live.user("operator", "370302").post(f"/devices/{device_id}/tests", json={}).status_code == 403
 
 
+def workbook(rows: list[list[Any]]) -> bytes:
+    out = io.BytesIO()
+    made = xlsxwriter.Workbook(out, {"in_memory": True})
+    sheet = made.add_worksheet()
+    for number, cells in enumerate(rows):
+        sheet.write_row(number, 0, cells)
+    made.close()
+    return out.getvalue()
+
+
 @pytest.mark.xdist_group("live")
 def test_a_list_of_devices(live: Live) -> None:
     elder = live.elder()
@@ -311,8 +323,21 @@ def test_a_list_of_devices(live: Live) -> None:
     assert (again["written"], again["new"], again["changed"], again["unchanged"]) == (True, 0, 0, 3)
     moved = send("device_id\tkind\tplace\nlst-3\tdoor_sensor\t大门\n").json()
     assert (moved["changed"], live.admin.seen("/devices/lst-3")["place"]) == (1, "大门")
-    for text in ("", "名字,电话\n", "PK\x03\x04"):
-        assert send(text).status_code == 422
+    for text, says in (("", "空"), ("名字,电话\n", "设备编号"), ("PK\x03\x04", "工作簿"), ("设备编号,位置\n", "类型")):
+        refused = send(text)
+        assert refused.status_code == 422
+        assert says in refused.json()["detail"]
+    wrong_number = number[:17] + ("1" if number[17] != "1" else "2")
+    book = workbook(
+        [["设备登记表"], [], ["设备 编号", "设备类型", "安装位置", "身份证号码"], ["lst-8", "门磁", "大门", f"'{number}"],
+         [], ["lst-9", "sos_button", "", wrong_number], [860000000000001, "烟感"]]
+    )  # fmt: skip
+    form = {"file": ("设备.xlsx", book)}
+    answer = live.admin.post("/devices/imports?dry_run=true", files=form).json()
+    assert [(e["row"], e["column"], e["message"]) for e in answer["errors"]] == [
+        (6, "身份证号码", "身份证号校验位不对,有一位填错了,请对照证件")
+    ]
+    assert (answer["rows"], answer["new"]) == (3, 2)
     assert live.user("supervisor", "370303").post(
         "/devices/imports", data=good.encode(), headers={"Content-Type": "text/csv"}
     ).json()["errors"]  # fmt: skip

@@ -66,9 +66,9 @@ def kind_of(content: bytes) -> Kind:
     return Kind.CSV
 
 
-def rows_of(content: bytes) -> Iterator[Row]:
+def rows_of(content: bytes, *, most_unpacked: int = _MOST_UNPACKED) -> Iterator[Row]:
     """All rows, empty ones left out. Raises `Unreadable`, also on the way."""
-    rows = _xlsx(content) if kind_of(content) is Kind.XLSX else _csv(content)
+    rows = _xlsx(content, most_unpacked) if kind_of(content) is Kind.XLSX else _csv(content)
     for count, row in enumerate(rows):
         if count >= MOST_ROWS:
             raise Unreadable(f"超过 {MOST_ROWS} 行,请分成几个文件")
@@ -125,11 +125,11 @@ def _unquoted(cell: str) -> str:
 # --- XLSX ------------------------------------------------------------------------------------------------------------
 
 
-def _xlsx(content: bytes) -> Iterator[Row]:
+def _xlsx(content: bytes, most_unpacked: int) -> Iterator[Row]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as book:
             names = {info.filename: info for info in book.infolist()}
-            if len(names) > 2000 or sum(info.file_size for info in names.values()) > _MOST_UNPACKED:
+            if len(names) > 2000 or sum(info.file_size for info in names.values()) > most_unpacked:
                 raise Unreadable("文件解压后太大,请只保留需要导入的工作表")
             if any(info.flag_bits & 1 for info in names.values()):
                 raise Unreadable("文件设有密码,请取消密码后再上传")

@@ -126,7 +126,7 @@ class Reader:
             try:
                 draft.identity = read_id_number(text, today=self._today)
             except InvalidInput as error:
-                self._wrong(draft, *_in_chinese(text, error), Column.ID_NUMBER)
+                self._wrong(draft, *why_no_id(text, error), Column.ID_NUMBER)
 
     def _sex_and_age(self, row: Row, draft: Draft) -> None:
         sex = draft.sex = self._try(draft, Column.SEX, self._head.cell(row, Column.SEX), read_sex)
@@ -220,7 +220,7 @@ def _control(text: str) -> bool:
     return any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in text)
 
 
-def _in_chinese(text: str, error: InvalidInput) -> tuple[str, str]:
+def why_no_id(text: str, error: InvalidInput) -> tuple[str, str]:
     """Why an ID number is none, and what to mend."""
     if not re.fullmatch(r"[1-9][0-9]{16}[0-9X]", text):
         return "id_shape", f"身份证号应为 17 位数字加 1 位数字或 X,这里是 {len(text)} 位"
