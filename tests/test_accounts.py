@@ -341,7 +341,7 @@ async def _administrator(world: World, name: str, region: str = "") -> UUID:
 async def _change(world: World, user_id: UUID, **fields: Any) -> None:
     async with transaction(world.sessions) as session:
         user = await accounts.user_within(session, ADMIN, user_id, lock=True)
-        await accounts.change(session, ADMIN, user, fields)
+        await accounts.change(session, ADMIN, user, fields, now=world.time())
 
 
 async def test_the_last_active_administrator_stays_one(world: World) -> None:
@@ -367,7 +367,7 @@ async def test_two_administrators_cannot_put_each_other_to_rest_at_once(world: W
         async with transaction(world.sessions) as session:
             user = await accounts.user_within(session, ADMIN, other, lock=True)
             await both_looked.wait()
-            await accounts.change(session, ADMIN, user, {"active": False})
+            await accounts.change(session, ADMIN, user, {"active": False}, now=world.time())
 
     outcomes = await asyncio.gather(rest(one), rest(two), return_exceptions=True)
     assert sum(outcome is None for outcome in outcomes) == 1
@@ -711,7 +711,7 @@ def test_no_secret_is_in_a_repr() -> None:
         Issued(UUID(int=1), UUID(int=2), secret, secret, 1),
         User(id=UUID(int=1), username="x", password_hash=secret, role=Role.ADMIN, region_code="", created_at=START),
         ApiKey(id=UUID(int=1), name="x", secret_hash=secret.encode(), scopes=[], region_code="",
-               created_by=UUID(int=1), created_at=START),
+               created_by=UUID(int=1), held_by=UUID(int=1), created_at=START),
     ]  # fmt: skip
     for thing in shown:
         for text in (repr(thing), str(thing)):

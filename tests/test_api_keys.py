@@ -172,6 +172,59 @@ async def test_rights_beyond_the_makers_are_refused(world: World) -> None:
             )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("change", "because"),
+    [
+        ({"active": False}, "not active"),
+        ({"role": "supervisor"}, "may not make keys"),
+        ({"region_code": "370302002"}, "does not see its region"),
+    ],
+    ids=["put to rest", "demoted", "moved"],
+)
+def test_a_key_ends_with_the_account_that_holds_it(live: Live, change: dict[str, Any], because: str) -> None:
+    """Each key that the account could not make any more; for good; not one that somebody took over before."""
+    leaver = live.user("admin", "370302")
+    mine = leaver.seen("/me")["id"]
+    body = {"name": "走的人", "scopes": ["elders:read"], "region_code": "370302001"}
+    ends, stays = leaver.made("/api-keys", **body), leaver.made("/api-keys", **body)
+    assert ends["created_by"] == ends["held_by"] == mine
+    taken = live.admin.post(f"/api-keys/{stays['id']}/take-over")
+    assert (taken.status_code, taken.json()["created_by"], taken.json()["held_by"]) == (
+        200, mine, live.admin.seen("/me")["id"],
+    )  # fmt: skip
+    assert live.admin.patch(f"/users/{mine}", json=change).status_code == 200
+    refused(caller(live, ends).get("/elders"), 401)
+    assert caller(live, stays).get("/elders").status_code == 200
+    back = {"active": True, "role": "admin", "region_code": "370302"}
+    assert live.admin.patch(f"/users/{mine}", json=back).status_code == 200
+    refused(caller(live, ends).get("/elders"), 401)
+    refused(live.admin.post(f"/api-keys/{ends['id']}/take-over"), 409, "has ended")
+    (row,) = live.admin.seen("/audit-log", action="api_key.revoked", subject=ends["id"])["items"]
+    assert because in row["detail"]["because"]
+    (row,) = live.admin.seen("/audit-log", action="api_key.taken_over", subject=stays["id"])["items"]
+    assert row["detail"]["changes"]["held_by"]["from"] == mine
+
+
+async def test_a_key_whose_account_was_changed_by_hand_is_not_good_either(world: World) -> None:
+    await world.do(
+        "INSERT INTO users (id, username, password_hash, role, region_code, active, created_at, version) SELECT "
+        "gen_random_uuid(), name, 'x', 'admin', '', true, now(), 1 FROM unnest(ARRAY['leaver', 'other']) AS given(name)"
+    )
+    leaver = Principal(
+        await world.value("SELECT id FROM users WHERE username = 'leaver'"), "leaver", Role.ADMIN, "", None
+    )
+    async with transaction(world.sessions) as session:
+        _, text = await keys.make(
+            session, leaver, name="x", scopes=[KeyScope.ELDERS_READ], region_code="370302", expires_at=None, now=START
+        )
+    async with world.sessions() as session:
+        assert (await keys.principal(session, text, now=START))[0].may(Right.ELDERS_READ)
+    await world.do("UPDATE users SET active = false WHERE id = :id", id=leaver.id)
+    async with world.sessions() as session:
+        with pytest.raises(NotLoggedIn, match="not one of ours"):
+            await keys.principal(session, text, now=START)
+
+
 def test_a_revoked_key_is_dead_at_once_and_its_stream_within_seconds(live: Live) -> None:
     key = made(live, "alarms:read")
     api = caller(live, key)

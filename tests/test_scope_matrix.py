@@ -54,7 +54,7 @@ class Row:
 
 PLAIN = """
     revoke_own_tokens log_out users user change_user reset_password revoke_tokens api_keys add_key api_key
-    change_key revoke_key audit_log regions region duty add_duty elders elder assessments assess
+    change_key revoke_key take_over_key audit_log regions region duty add_duty elders elder assessments assess
     withdraw_assessment statuses set_status residences family add_relative change_relative remove_relative
     classification classification_changes care_policies write_care_policy list_consents give_consent
     withdraw_consent contacts add_contact contact change_contact remove_contact visitors add_visitor visitor

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
-from app.access import audit, guard, passwords, tokens
+from app.access import audit, guard, keys, passwords, tokens
 from app.access.guard import Bucket, Full, Hasher, Taken
 from app.access.principal import Principal, normal_scope, within
 from app.access.tables import User
@@ -129,9 +129,11 @@ async def first_administrator(session: AsyncSession, *, username: str, password:
 # --- changing --------------------------------------------------------------------------------------------------------
 
 
-async def change(session: AsyncSession, who: Principal, user: User, fields: Mapping[str, Any]) -> None:
+async def change(
+    session: AsyncSession, who: Principal, user: User, fields: Mapping[str, Any], *, now: datetime
+) -> None:
     """Change role, region, visitor or activity of an account within the changer's power. An account that is put to rest
-    loses its log-ins at once.
+    loses its log-ins at once, and the API keys that it could not make any more are revoked.
 
     Raises `InvalidInput` for what lies beyond the changer, `Conflict` when a region would lose its last administrator.
     """
@@ -151,6 +153,7 @@ async def change(session: AsyncSession, who: Principal, user: User, fields: Mapp
     await session.flush()
     if not active:
         await tokens.revoke_all(session, user.id)
+    await keys.revoke_beyond(session, who, user, now=now)
 
 
 async def _keep_an_administrator(

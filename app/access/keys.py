@@ -1,4 +1,7 @@
-"""API keys of front ends: `sw_<id>_<secret>`, shown once, kept as a hash, with rights and a region of their own."""
+"""API keys of front ends: `sw_<id>_<secret>`, shown once, kept as a hash, with rights and a region of their own.
+
+A key is held by an account and lives as long as that account could make it today (docs/adr/0035).
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,12 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
+from app.access import audit
 from app.access.principal import Principal, normal_scope, within
-from app.access.tables import ApiKey
-from app.access.vocabulary import EVERY_CREDENTIAL, KeyScope, Right
-from app.errors import InvalidInput, NotFound, NotLoggedIn, VersionMismatch
+from app.access.tables import ApiKey, User
+from app.access.vocabulary import EVERY_CREDENTIAL, KeyScope, Right, Role
+from app.access.wall import beyond
+from app.errors import Conflict, InvalidInput, NotFound, NotLoggedIn, VersionMismatch
 from app.ids import new_uuid
 
 PREFIX = "sw_"
@@ -48,7 +53,7 @@ async def make(
     secret = secrets.token_urlsafe(_SECRET_BYTES)
     key = ApiKey(
         id=new_uuid(now), name=name, secret_hash=_hash(secret), scopes=_ordered(scopes), region_code=region,
-        created_by=who.id, created_at=now, expires_at=expires_at,
+        created_by=who.id, held_by=who.id, created_at=now, expires_at=expires_at,
     )  # fmt: skip
     session.add(key)
     await session.flush()
@@ -94,13 +99,77 @@ async def list_keys(session: AsyncSession, who: Principal, *, limit: int, before
 async def principal(session: AsyncSession, credential: str, *, now: datetime) -> tuple[Principal, bool]:
     """Who shows this key, and whether its use is to be noted. Raises `NotLoggedIn`, alike for every reason."""
     key_id, secret = _parts(credential)
-    key = await session.get(ApiKey, key_id) if key_id else None
-    right = hmac.compare_digest(_hash(secret), key.secret_hash if key else bytes(32))
-    if key is None or not right or key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now):
+    found = (await session.execute(_HELD.where(col(ApiKey.id) == key_id))).one_or_none() if key_id else None
+    right = hmac.compare_digest(_hash(secret), found.ApiKey.secret_hash if found else bytes(32))
+    who = _living(found.ApiKey, found.User, now) if found and right else None
+    if found is None or who is None:
         raise NotLoggedIn(_UNKNOWN)
+    return who, found.ApiKey.last_used_at is None or now - found.ApiKey.last_used_at >= _USE_NOTED_EVERY
+
+
+async def standing(session: AsyncSession, key_id: UUID, *, now: datetime) -> Principal | None:
+    """The key as it is now; None when it has ended."""
+    found = (await session.execute(_HELD.where(col(ApiKey.id) == key_id))).one_or_none()
+    return _living(found.ApiKey, found.User, now) if found else None
+
+
+_HELD = select(ApiKey, User).join(User, col(User.id) == col(ApiKey.held_by))
+
+
+def _living(key: ApiKey, holder: User, now: datetime) -> Principal | None:
+    if (
+        key.revoked_at is not None
+        or (key.expires_at is not None and key.expires_at <= now)
+        or beyond_holder(key, holder)
+    ):
+        return None
     rights = EVERY_CREDENTIAL | {Right(scope) for scope in key.scopes}
-    who = Principal(key.id, key.name, None, key.region_code, None, rights, key.expires_at)
-    return who, key.last_used_at is None or now - key.last_used_at >= _USE_NOTED_EVERY
+    return Principal(key.id, key.name, None, key.region_code, None, rights, key.expires_at)
+
+
+# --- the account that holds a key ------------------------------------------------------------------------------------
+
+
+def beyond_holder(key: ApiKey, holder: User) -> str | None:
+    """Why this account could not make the key today; None when it could."""
+    who = Principal(holder.id, holder.username, Role(holder.role), holder.region_code, holder.visitor_id)
+    if not holder.active:
+        return "its account is not active"
+    if not who.may(Right.API_KEYS):
+        return "its account may not make keys any more"
+    if not all(who.may(Right(scope)) for scope in key.scopes):
+        return "its account has not all its rights any more"
+    return None if who.sees(key.region_code) else "its account does not see its region any more"
+
+
+async def take_over(session: AsyncSession, who: Principal, key: ApiKey, *, now: datetime) -> None:
+    """From now on `who`, an account, holds the key. Raises `InvalidInput` for what they could not make themselves, and
+    `Conflict` for a key that has ended."""
+    if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now):
+        raise Conflict("the API key has ended; make a new one")
+    check(who, scopes=[KeyScope(scope) for scope in key.scopes], region_code=key.region_code, expires_at=None, now=now)
+    before, key.held_by = key.held_by, who.id
+    key.version += 1
+    audit.note(
+        session, who, action="api_key.taken_over", subject_type="api_key", subject_id=key.id, now=now,
+        region_code=key.region_code, changes={"held_by": {"from": str(before), "to": str(who.id)}},
+    )  # fmt: skip
+
+
+async def revoke_beyond(session: AsyncSession, who: Principal, holder: User, *, now: datetime) -> None:
+    """After `holder` was changed by `who`: revoke the keys it could not make any more."""
+    query = select(ApiKey).where(col(ApiKey.held_by) == holder.id, col(ApiKey.revoked_at).is_(None))
+    async with beyond(session, "keys end with the account that holds them, wherever they see"):
+        for key in (await session.scalars(query.order_by(col(ApiKey.id)).with_for_update())).all():
+            because = beyond_holder(key, holder)
+            if because is None:
+                continue
+            key.revoked_at = now
+            key.version += 1
+            audit.note(
+                session, who, action="api_key.revoked", subject_type="api_key", subject_id=key.id, now=now,
+                region_code=key.region_code, because=because, held_by=str(holder.id),
+            )  # fmt: skip
 
 
 async def note_use(session: AsyncSession, key_id: UUID, *, now: datetime) -> None:

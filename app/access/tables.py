@@ -78,6 +78,7 @@ class ApiKey(SQLModel, table=True):
     scopes: list[str] = Field(sa_column=sa.Column(ARRAY(sa.Text), nullable=False))
     region_code: str = Field(max_length=12)
     created_by: UUID = Field(foreign_key="users.id")
+    held_by: UUID = Field(foreign_key="users.id", index=True)  # it never grants more than this account has
     created_at: datetime = Field(sa_column=moment())
     expires_at: datetime | None = Field(default=None, sa_column=moment(nullable=True))
     last_used_at: datetime | None = Field(default=None, sa_column=moment(nullable=True))

@@ -47,6 +47,9 @@ class KeyOut(BaseModel):
     scopes: list[KeyScope]
     region_code: str
     created_by: UUID
+    held_by: UUID = Field(
+        description="The account it stands on: the key ends when this one could not make it any more."
+    )
     created_at: datetime
     expires_at: datetime | None
     last_used_at: datetime | None = Field(description="To the minute.")
@@ -69,7 +72,8 @@ async def api_keys(
 
 @router.post("/api-keys", status_code=201, dependencies=[needs(Right.API_KEYS)], summary="Make an API key")
 async def add_key(body: KeyIn, response: Response, who: PrincipalDep, session: SessionDep, now: NowDep) -> NewKey:
-    """Within your own region and rights. The key is shown once; the server keeps a hash of it."""
+    """Within your own region and rights. The key is shown once; the server keeps a hash of it. It ends when your account
+    could not make it any more: when it is put to rest, is no administrator any more, or sees less."""
     made, text = await keys.make(
         session, who, name=body.name, scopes=body.scopes, region_code=body.region_code, expires_at=body.expires_at,
         now=now,
@@ -142,6 +146,23 @@ async def revoke_key(key_id: UUID, who: PrincipalDep, session: SessionDep, now: 
         session, who, action="api_key.revoked", subject_type="api_key", subject_id=key_id, now=now,
         region_code=found.region_code,
     )  # fmt: skip
+
+
+@router.post(
+    "/api-keys/{key_id}/take-over",
+    responses=responses(404, 409),
+    dependencies=[needs(Right.API_KEYS)],
+    summary="Hold an API key yourself",
+)
+async def take_over_key(
+    key_id: UUID, response: Response, who: PrincipalDep, session: SessionDep, now: NowDep
+) -> KeyOut:
+    """From now on it stands on your account: do this before the account that holds it is put to rest. The key itself
+    stays the same."""
+    found = await keys.key_within(session, who, key_id, lock=True)
+    await keys.take_over(session, who, found, now=now)
+    response.headers.update(etag(found.version))
+    return KeyOut.model_validate(_shape(found))
 
 
 def _shape(key: ApiKey) -> dict[str, object]:

@@ -120,7 +120,8 @@ async def change_user(
     version: Annotated[int | None, Depends(if_match)] = None,
 ) -> UserOut:
     """Only the fields that are given change, at once, for tokens that are out too. The last active administrator of a
-    region stays one."""
+    region stays one. API keys that the account holds and could not make any more are revoked: let somebody take over
+    those that are still used first (`POST /api-keys/{key_id}/take-over`)."""
     fields = explicit(body)
     for name in ("role", "region_code", "active"):
         if name in fields and fields[name] is None:
@@ -131,7 +132,7 @@ async def change_user(
     if body.region_code is not None:
         fields["region_code"] = normal_scope(body.region_code)
     before = {name: getattr(found, name) for name in _PLAIN}
-    await accounts.change(session, who, found, fields)
+    await accounts.change(session, who, found, fields, now=now)
     audit.note(
         session, who, action="user.changed", subject_type="user", subject_id=user_id, now=now,
         region_code=found.region_code,
