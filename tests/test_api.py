@@ -337,8 +337,16 @@ def test_what_cannot_be_read_is_kept_with_its_reason(live: Live) -> None:
     live.say(f"devices/{device_id}/event", b"\xff\xfe not json")
     live.say(f"devices/{device_id}/event", {"type": "earthquake"})
     found = live.soon(lambda: (r := live.admin.items("/rejected-messages", device_id=device_id)) and len(r) == 2 and r)
-    assert {r["encoding"] for r in found} == {"base64", "utf-8"}
     assert all(r["reason"] and r["detail"] for r in found)
+    assert {(r["payload"], r["encoding"]) for r in found} == {(None, None)}
+    refused(live.admin.get("/rejected-messages", params={"device_id": device_id, "reveal": "true"}), 422, "purpose")
+    found = live.admin.items(
+        "/rejected-messages", device_id=device_id, reveal="true", purpose="设备 13800138000 说了什么"
+    )
+    (row,) = live.admin.seen("/audit-log", action="quarantine.revealed", limit=1)["items"]
+    assert (row["detail"]["messages"], row["detail"]["newest"]) == (2, found[0]["id"])
+    assert "13800138000" not in row["detail"]["purpose"]
+    assert {r["encoding"] for r in found} == {"base64", "utf-8"}
     broken = next(r for r in found if r["encoding"] == "base64")
     assert base64.b64decode(broken["payload"]) == b"\xff\xfe not json"
     only = live.admin.items("/rejected-messages", device_id=device_id, reason=found[0]["reason"])

@@ -234,7 +234,11 @@ def test_from_unclaimed_to_tested(live: Live) -> None:
     live.say("zigbee2mqtt/bedside-9", {"action": "emergency", "battery": 90})
 
     def heard() -> Any:
-        found = [one for one in live.admin.items("/devices/unclaimed") if one["device_id"] == "zigbee2mqtt:bedside-9"]
+        found = [
+            one
+            for one in live.admin.items("/devices/unclaimed", reveal="true", purpose="安装")
+            if one["device_id"] == "zigbee2mqtt:bedside-9"
+        ]
         return found[0] if found else None
 
     live.soon(heard)

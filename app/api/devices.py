@@ -22,6 +22,7 @@ from app.api import pages
 from app.api.bodies import AN_ID, Body, DeviceIdText, Region12, Short, etag, example, explicit, if_match
 from app.api.context import NowDep, PartsDep, PrincipalDep, SessionDep, needs
 from app.api.problems import responses
+from app.api.reveals import Reveal, RevealDep
 from app.api.transactional import Transactional, idempotent
 from app.devices import wearing
 from app.devices.choosing import choose_profile
@@ -113,7 +114,7 @@ class UnclaimedOut(BaseModel):
     said: list[str] = Field(description="The kinds of things it said so far.", examples=[["sos", "heartbeat"]])
     kind_guess: DeviceKind | None = Field(description="What it seems to be, by what it said.")
     last_payload: str | None = Field(
-        description="The beginning of what it sent last. Only for those who may reveal: a message may hold anything."
+        description="The beginning of what it sent last. Only with `reveal` and a purpose: a message may hold anything."
     )
 
 
@@ -124,7 +125,7 @@ class RejectedOut(BaseModel):
     device_id: str | None
     reason: RejectReason
     detail: str
-    payload: str | None = Field(description="Only for those who may reveal: a message may hold anything.")
+    payload: str | None = Field(description="Only with `reveal` and a purpose: a message may hold anything.")
     encoding: Literal["utf-8", "base64"] | None
 
 
@@ -205,10 +206,10 @@ async def register_device(
 )
 async def unclaimed(
     who: PrincipalDep, session: SessionDep, parts: PartsDep, now: NowDep, limit: pages.Limit = 50,
-    cursor: pages.Cursor = None,
+    cursor: pages.Cursor = None, reveal: RevealDep = None,
 ) -> pages.Page[UnclaimedOut]:  # fmt: skip
-    """Nobody knows yet whose they are: for those who may register devices. What they sent is shown to those who may also
-    reveal, as an audit row; all of it is in GET /rejected-messages?device_id=…"""
+    """Nobody knows yet whose they are: for those who may register devices. The beginning of what they sent is shown with
+    `reveal=true` and a purpose, by right; all of it is in GET /rejected-messages?device_id=…"""
     before = pages.decode(cursor, datetime, str)
     query = select(UnclaimedDevice)
     if before:
@@ -217,7 +218,7 @@ async def unclaimed(
         )
     query = query.order_by(col(UnclaimedDevice.last_seen_at).desc(), col(UnclaimedDevice.device_id).desc())
     rows = (await session.execute(query.limit(limit + 1))).scalars().all()
-    sent = await _last_sent(session, who, [row.device_id for row in rows[:limit]], parts.sealer, now)
+    sent = await _last_sent(session, who, reveal, [row.device_id for row in rows[:limit]], parts.sealer, now)
     return pages.Page[UnclaimedOut].model_validate(
         pages.page(rows, limit, lambda u: _unclaimed_shape(u, sent), "last_seen_at", "device_id")
     )
@@ -233,10 +234,10 @@ def _unclaimed_shape(row: UnclaimedDevice, sent: Mapping[str, str]) -> dict[str,
 
 
 async def _last_sent(
-    session: Any, who: Any, device_ids: Sequence[str], sealer: Sealer, now: datetime
+    session: Any, who: Any, reveal: Reveal | None, device_ids: Sequence[str], sealer: Sealer, now: datetime
 ) -> dict[str, str]:
-    """The beginning of the last message of each, for those who may see it."""
-    if not device_ids or not who.may(Right.REVEAL):
+    """The beginning of the last message of each, for those who may see it and said why."""
+    if not device_ids or reveal is None:
         return {}
     query = (
         select(RejectedMessage)
@@ -245,11 +246,7 @@ async def _last_sent(
         .order_by(col(RejectedMessage.device_id), col(RejectedMessage.id).desc())
     )
     rows = (await session.execute(query)).scalars().all()
-    if rows:
-        audit.note(
-            session, who, action="quarantine.revealed", subject_type="quarantine", subject_id="", now=now,
-            region_code=who.region_code or None, messages=len(rows), newest=max(row.id for row in rows),
-        )  # fmt: skip
+    _note_reveal(session, who, reveal, rows, now)
     found = {row.device_id: _as_text(_content(row, sealer))[0] for row in rows}
     return {device_id: text[:_EXCERPT] for device_id, text in found.items() if device_id and text}
 
@@ -417,9 +414,10 @@ async def rejected(
     cursor: pages.Cursor = None,
     device_id: Annotated[str | None, Query(max_length=128, pattern=r"^[^\x00]*$")] = None,
     reason: RejectReason | None = None,
+    reveal: RevealDep = None,
 ) -> pages.Page[RejectedOut]:
-    """For those who may register devices; what the messages say only for those who may also reveal, as an audit row. One
-    of a registered device is its region's; one of an unknown device is anybody's to claim."""
+    """For those who may register devices; what the messages say with `reveal=true` and a purpose, by right. One of a
+    registered device is its region's; one of an unknown device is anybody's to claim."""
     before = pages.decode(cursor, UUID)
     query = select(RejectedMessage)
     if device_id:
@@ -429,15 +427,20 @@ async def rejected(
     if before:
         query = query.where(col(RejectedMessage.id) < before[0])
     rows = (await session.execute(query.order_by(col(RejectedMessage.id).desc()).limit(limit + 1))).scalars().all()
-    plainly = who.may(Right.REVEAL)
-    if rows and plainly:
-        audit.note(
-            session, who, action="quarantine.revealed", subject_type="quarantine", subject_id="", now=now,
-            region_code=who.region_code or None, messages=len(rows[:limit]), newest=rows[0].id,
-        )  # fmt: skip
+    if reveal is not None:
+        _note_reveal(session, who, reveal, rows[:limit], now)
     return pages.Page[RejectedOut].model_validate(
-        pages.page(rows, limit, lambda row: _rejected_shape(row, parts.sealer if plainly else None), "id")
+        pages.page(rows, limit, lambda row: _rejected_shape(row, parts.sealer if reveal else None), "id")
     )
+
+
+def _note_reveal(session: Any, who: Any, reveal: Reveal, rows: Sequence[RejectedMessage], now: datetime) -> None:
+    """One audit row for the messages of a page; none for an empty one."""
+    if rows:
+        reveal.note(
+            session, who, action="quarantine.revealed", subject_type="quarantine", subject_id="", names=(), now=now,
+            region_code=who.region_code or None, messages=len(rows), newest=max(row.id for row in rows),
+        )  # fmt: skip
 
 
 def _rejected_shape(row: RejectedMessage, sealer: Sealer | None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Depends, Query
@@ -40,15 +40,16 @@ class Reveal:
         *,
         action: str,
         subject_type: str,
-        subject_id: UUID,
-        region_code: str,
+        subject_id: UUID | str,
+        region_code: str | None,
         names: tuple[str, ...],
         now: datetime,
+        **detail: Any,
     ) -> None:
         """The audit row. `names` are those of the people shown: they do not get into it."""
         audit.note(
             session, who, action=action, subject_type=subject_type, subject_id=subject_id, now=now,
-            region_code=region_code, purpose=without_identity(self.purpose, *names),
+            region_code=region_code, purpose=without_identity(self.purpose, *names), **detail,
         )  # fmt: skip
 
 
