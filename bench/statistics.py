@@ -11,7 +11,7 @@ import asyncpg
 
 VISITS = int(os.environ.get("BENCH_VISITS", "3000000"))
 ALARMS = int(os.environ.get("BENCH_ALARMS", "60000"))
-_VILLAGES = 450
+_VILLAGES, _VISITORS = 450, 10  # visitors: of each village
 _TOWNSHIP, _VILLAGE = "370302001", "370302001001"
 
 
@@ -72,17 +72,26 @@ async def fill(db: asyncpg.Connection) -> None:
             "FROM people WHERE n % 100 = 7"
         )
         await db.execute(
+            "CREATE TEMP TABLE goers AS SELECT gen_random_uuid() AS id, v, w FROM generate_series(0, $1::int - 1) v, "
+            "generate_series(0, $2::int - 1) w", _VILLAGES, _VISITORS)  # fmt: skip
+        await db.execute(
+            "INSERT INTO visitors (id, name, kind, region_code, created_at, version) "
+            "SELECT id, '探访员' || v || '-' || w, 'volunteer', ($1::text[])[v + 1], now(), 1 FROM goers", codes)  # fmt: skip
+        await db.execute("ANALYZE people")
+        await db.execute("ANALYZE goers")
+        await db.execute(
             """
-            INSERT INTO visits (id, elder_id, region_code, place_code, method, outcome, started_at, ended_at, services,
-                                qualifying, created_at, created_by, non_qualifying_code)
-            SELECT uuidv7(make_interval(secs => -s)), p.id, p.codes[p.n % 450 + 1], p.codes[p.n % 450 + 1], 'home',
+            INSERT INTO visits (id, elder_id, region_code, place_code, visitor_id, method, outcome, started_at, ended_at,
+                                services, qualifying, created_at, created_by, non_qualifying_code)
+            SELECT uuidv7(make_interval(secs => -s)), p.id, p.codes[p.n % 450 + 1], p.codes[p.n % 450 + 1], g.id, 'home',
                    CASE WHEN k % 20 = 0 THEN 'nobody_home' ELSE 'met' END, now() - make_interval(secs => s),
                    now() - make_interval(secs => s - 1500), '{daily_living}', k % 20 <> 0, now(), 'bench',
                    CASE WHEN k % 20 = 0 THEN 'attempt' END
             FROM generate_series(1, $1::int) k
-            JOIN people p ON p.n = (k::bigint * 7919) % (SELECT count(*) FROM people),
+            JOIN people p ON p.n = (k::bigint * 7919) % (SELECT count(*) FROM people)
+            JOIN goers g ON g.v = p.n % 450 AND g.w = p.n / 450 % $2::int,
             LATERAL (SELECT (k::bigint * 104729) % (365 * 86400) + 3600 AS s) t WHERE p.n % 50 <> 3
-            """, VISITS)  # fmt: skip
+            """, VISITS, _VISITORS)  # fmt: skip
         await db.execute(
             """
             INSERT INTO alarms (id, elder_id, region_code, kind, severity, state, because, trigger_device_id, occurred_at,
@@ -97,7 +106,7 @@ async def fill(db: asyncpg.Connection) -> None:
             LATERAL (SELECT (k::bigint * 104729) % (365 * 86400) + 3600 AS s) x,
             LATERAL (SELECT now() - make_interval(secs => x.s) AS at) t
             """, ALARMS)  # fmt: skip
-    await db.execute("VACUUM ANALYZE visits, elders, alarms, elder_statuses")
+    await db.execute("VACUUM ANALYZE visits, visitors, elders, alarms, elder_statuses")
     await db.execute("DELETE FROM elder_months")
     await db.execute("TRUNCATE coverage_sums")
     await db.execute(_MONTHS_OF_PEOPLE)
@@ -120,6 +129,7 @@ async def measure(db: asyncpg.Connection, http: aiohttp.ClientSession, base: str
     )
     print(f"\nstatistics: {visits} visits, {rows} people's months (filled in {time.perf_counter() - began:.0f} s)")
     month = await db.fetchval("SELECT to_char(now() - interval '1 month', 'YYYY-MM')")
+    visitor = await db.fetchval("SELECT visitor_id FROM visits WHERE qualifying AND place_code = $1 LIMIT 1", _VILLAGE)
     for path in (
         f"/stats/coverage?month={month}",
         f"/stats/coverage?month={month}&group_by=township",
@@ -135,6 +145,8 @@ async def measure(db: asyncpg.Connection, http: aiohttp.ClientSession, base: str
         f"/stats/alarms?month={month}&group_by=kind",
         f"/stats/alarms?month={month}&group_by=device_model",
         f"/stats/alarms?month={month}&region_code={_VILLAGE}",
+        f"/stats/visitors?month={month}&limit=200",
+        f"/visitors/{visitor}/hours?months=12",
         f"/reports/township-review?region_code={_TOWNSHIP}",
     ):
         waits = []
@@ -145,4 +157,5 @@ async def measure(db: asyncpg.Connection, http: aiohttp.ClientSession, base: str
                 assert answer.status == 200, (path, answer.status)
             waits.append((time.perf_counter() - start) * 1000)
         waits = waits[1:]
-        print(f"  GET {path:<78} median {statistics.median(waits):6.1f} ms   slowest {max(waits):6.1f} ms", flush=True)
+        shown = path.replace(str(visitor), "{id}")
+        print(f"  GET {shown:<78} median {statistics.median(waits):6.1f} ms   slowest {max(waits):6.1f} ms", flush=True)

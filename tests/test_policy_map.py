@@ -10,6 +10,7 @@ import pytest
 pytestmark = pytest.mark.unit
 ROOT = Path(__file__).parent.parent
 LINES = (ROOT / "docs" / "policy.md").read_text(encoding="utf-8").splitlines()
+TABLE = LINES[LINES.index("|---|---|---|---|---|") + 1 : LINES.index("## Where the text leaves a choice") - 1]
 ROWS = [line for line in LINES if re.match(r"\| \d", line)]
 
 
@@ -19,7 +20,8 @@ def test_every_row_of_the_policy_has_its_line() -> None:
         match = re.match(r"\| (\d+)(?:[–-](\d+))? ", line)
         assert match, line
         found += range(int(match[1]), int(match[2] or match[1]) + 1)
-    assert set(found) == set(range(1, 53))
+    assert found == list(range(1, 53))  # in order, each once
+    assert ROWS == TABLE  # and nothing between them, such as what a merge leaves
 
 
 def test_every_line_says_what_serves_it_and_what_shows_it() -> None:

@@ -11,11 +11,14 @@ from zoneinfo import ZoneInfo
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.access.wall import beyond
 from app.reports import alarms, coverage
 from app.reports.area import GroupBy
 from app.reports.months import Month
+from app.visits.made_by import made_by, span
 
 _ROW = dict[str, Any]
+_WHY = "what was done in a place and by its visitors, also for elders who live elsewhere by now; no elder is told"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +58,17 @@ _CHECKS = """
     FROM ledger_checks WHERE region_code ^@ :prefix AND month >= :first AND month <= :last AND state <> 'withdrawn'
     GROUP BY kind ORDER BY kind
 """
-_VISITORS = """
+_VISITORS = f"""
     SELECT w.name, w.kind, w.organisation, d.visits, d.elders, round(d.seconds / 60) AS minutes
     FROM visitors w CROSS JOIN LATERAL (
         SELECT count(*) AS visits, count(DISTINCT v.elder_id) AS elders, coalesce((
                    SELECT sum(extract(epoch FROM upper(r) - lower(r))) FROM unnest(
                        range_agg(tstzrange(v.started_at, v.ended_at)) FILTER (WHERE v.ended_at > v.started_at)) r), 0) AS seconds
-        FROM visits v WHERE v.visitor_id = w.id AND v.qualifying AND v.started_at >= :start AND v.started_at < :end
+        FROM {made_by("w.id")} v WHERE v.qualifying
     ) d
     WHERE w.region_code ^@ :prefix AND d.visits > 0
     ORDER BY d.visits DESC, minutes DESC, w.id LIMIT 20
-"""
+"""  # noqa: S608 - constants
 _TRAININGS = """
     SELECT held_on, place, topic, in_charge, cardinality(visitor_ids) + guests AS people, review FROM training_sessions
     WHERE region_code ^@ :prefix AND held_on >= :first AND held_on < :after ORDER BY held_on, id LIMIT 200
@@ -83,7 +86,7 @@ async def review(
     """What a place did from the first to the last month."""
     today = now.astimezone(tz).date()
     start, end = first.begins(tz), last.ends(tz)
-    values = {"prefix": prefix, "start": start, "end": end}
+    values = {"prefix": prefix, **span(start, end)}
     days = {"prefix": prefix, "first": first.first, "after": last.after().first}
     count = (last.first.year - first.first.year) * 12 + last.first.month - first.first.month + 1
     villages = await coverage.coverage(session, prefix, last, by=GroupBy.VILLAGE, today=today)
@@ -91,14 +94,16 @@ async def review(
     figures = await alarms.figures(
         session, prefix, since=start, until=end, by=None, kind=None, severity=None, now=now, tz=tz
     )
+    async with beyond(session, _WHY):
+        visits, visitors = await _rows(session, _VISITS, values), await _rows(session, _VISITORS, values)
     return Review(
         months,
         sorted(villages, key=lambda line: (-(line.rate_adjusted or 0), line.region_code)),
         await coverage.coverage(session, prefix, last, by=GroupBy.CARE_LEVEL, today=today),
-        (await _rows(session, _VISITS, values))[0],
+        visits[0],
         await _rows(session, _FINDINGS, values),
         await _rows(session, _CHECKS, {"prefix": prefix, "first": first.first, "last": last.first}),
-        await _rows(session, _VISITORS, values),
+        visitors,
         await _rows(session, _TRAININGS, days),
         await _rows(session, _ACTIVITIES, days),
         figures[0] if figures else None,

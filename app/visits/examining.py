@@ -19,6 +19,7 @@ from app.ids import first_uuid, new_uuid
 from app.visits.checks import examine
 from app.visits.checks.door import MINUTES_AROUND
 from app.visits.checks.entry import Context, Entry, Suspicion
+from app.visits.made_by import made_by, span
 from app.visits.vocabulary import DoorEvidence, Method
 
 _BATCH = 50
@@ -71,7 +72,7 @@ async def groups_of(session: AsyncSession, prefix: str, month: date, *, tz: Zone
     start = datetime.combine(month, datetime.min.time(), tz)
     end = datetime.combine((month + timedelta(days=31)).replace(day=1), datetime.min.time(), tz)
     query = sa.text(
-        "SELECT id, visitor_id, started_at FROM visits WHERE region_code ^@ :prefix AND started_at >= :start "
+        "SELECT id, visitor_id, started_at FROM visits WHERE place_code ^@ :prefix AND started_at >= :start "
         "AND started_at < :end LIMIT :most"
     )
     values = {"prefix": prefix, "start": start, "end": end, "most": most + 1}
@@ -109,14 +110,11 @@ async def _positions(session: AsyncSession) -> dict[str, tuple[float, float]]:
 _ENTRIES = """
     SELECT v.id, v.elder_id, v.place_code, v.region_code, v.method, v.started_at, v.ended_at, v.created_at, v.note, v.late,
            v.visitor_id IS NOT DISTINCT FROM :visitor AS written
-    FROM visits v
-    WHERE v.outcome = 'met' AND v.voided_at IS NULL AND {which}
+    FROM {which} v
+    WHERE v.outcome = 'met' AND v.voided_at IS NULL
     ORDER BY v.started_at, v.id
 """
-_OF_A_VISITOR = (
-    "v.started_at >= :start AND v.started_at < :end AND (v.visitor_id = :visitor OR v.id IN "
-    "(SELECT p.visit_id FROM visit_partners p WHERE p.visitor_id = :visitor))"
-)
+_ONE = "(SELECT * FROM visits WHERE id = :visit)"
 
 
 async def _entries(session: AsyncSession, group: Group, tz: ZoneInfo) -> tuple[list[Entry], dict[UUID, str]]:
@@ -124,10 +122,10 @@ async def _entries(session: AsyncSession, group: Group, tz: ZoneInfo) -> tuple[l
     end = datetime.combine((group.month + timedelta(days=31)).replace(day=1), datetime.min.time(), tz)
     values: dict[str, Any] = {"visitor": group.visitor_id}
     if group.visitor_id is None:
-        which, values = "v.id = :visit", {"visitor": None, "visit": group.visit_id}
+        which, values = _ONE, {"visitor": None, "visit": group.visit_id}
     else:
-        which = _OF_A_VISITOR
-        values |= {"start": start, "end": end}
+        which = made_by(":visitor")
+        values |= span(start, end)
     query = sa.text(_ENTRIES.format(which=which)).bindparams(sa.bindparam("visitor", type_=sa.Uuid()))
     rows = (await session.execute(query, values)).all()
     doors = await door_evidence(session, [row for row in rows if row.method == Method.HOME])

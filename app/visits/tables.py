@@ -39,12 +39,26 @@ class Visit(SQLModel, table=True):
         sa.Index("ix_visits_elder_id_started_at", "elder_id", sa.text("started_at DESC")),
         sa.Index("ix_visits_alarm_id", "alarm_id", postgresql_where=sa.text("alarm_id IS NOT NULL")),
         sa.Index("ix_visits_started_at_id", sa.text("started_at DESC"), sa.text("id DESC")),
-        # Statistics of a place and time: visits that count.
+        # Figures of a place and time, and of a visitor and time, are read from these alone (docs/adr/0037).
         sa.Index(
             "ix_visits_place_code_started_at",
             sa.text("place_code text_pattern_ops"),
             "started_at",
-            postgresql_where=sa.text("qualifying"),
+            postgresql_include=["region_code", "elder_id", "outcome", "qualifying", "late", "voided_at"],
+        ),
+        sa.Index(
+            "ix_visits_visitor_id_started_at",
+            "visitor_id",
+            "started_at",
+            postgresql_include=[
+                "region_code",
+                "elder_id",
+                "ended_at",
+                "outcome",
+                "qualifying",
+                "voided_at",
+                "non_qualifying_code",
+            ],
         ),
     )
 
@@ -54,7 +68,7 @@ class Visit(SQLModel, table=True):
     place_code: str = Field(  # statistics: where the elder lived on that day; never changes
         default="", sa_column=sa.Column(sa.String(12), nullable=False, server_default="")
     )
-    visitor_id: UUID | None = Field(default=None, foreign_key="visitors.id", index=True)
+    visitor_id: UUID | None = Field(default=None, foreign_key="visitors.id")
     method: Method = Field(sa_column=text_enum(Method, name="method"))
     outcome: VisitOutcome = Field(
         default=VisitOutcome.MET, sa_column=text_enum(VisitOutcome, name="outcome", default=VisitOutcome.MET)
@@ -87,9 +101,10 @@ class VisitPartner(SQLModel, table=True):
     """Who came along: the visit is one, and each of them was there."""
 
     __tablename__ = "visit_partners"
+    __table_args__ = (sa.Index("ix_visit_partners_visitor_id_visit_id", "visitor_id", "visit_id"),)
 
     visit_id: UUID = Field(primary_key=True, foreign_key="visits.id")
-    visitor_id: UUID = Field(primary_key=True, foreign_key="visitors.id", index=True)
+    visitor_id: UUID = Field(primary_key=True, foreign_key="visitors.id")
 
 
 class VisitVersion(SQLModel, table=True):

@@ -20,6 +20,7 @@ from app.access.wall import beyond
 from app.elders.tables import Visitor
 from app.errors import InvalidInput
 from app.ids import new_uuid
+from app.visits.made_by import made_by, span
 from app.visits.tables import Visit, VisitPartner
 from app.visits.volunteer_tables import CreditedVisit, CreditStatement
 from app.words import say
@@ -27,11 +28,7 @@ from app.words import say
 _WHY = "what a visitor did is their own, wherever the elders live; no elder is told"
 # Being there counts, also where the policy counts the visit once or asks for another method: what a supervisor found not
 # to have happened does not. Two people seen at the same time are one time.
-_DONE = """
-    v.outcome = 'met' AND v.voided_at IS NULL AND v.non_qualifying_code IS DISTINCT FROM 'disqualified'
-    AND v.started_at >= :start AND v.started_at < :end
-    AND (v.visitor_id = {who} OR v.id IN (SELECT p.visit_id FROM visit_partners p WHERE p.visitor_id = {who}))
-"""
+_DONE = "v.outcome = 'met' AND v.voided_at IS NULL AND v.non_qualifying_code IS DISTINCT FROM 'disqualified'"
 _SUM = """
     count(*) AS visits, count(DISTINCT v.elder_id) AS elders,
     count(*) FILTER (WHERE v.ended_at IS NULL) AS without_end,
@@ -54,8 +51,8 @@ class Done:
 async def hours(session: AsyncSession, visitor_id: UUID, *, since: date, until: date, tz: ZoneInfo) -> list[Done]:
     """By month, newest first; `until` is the last day."""
     query = sa.text(
-        f"SELECT to_char(v.started_at AT TIME ZONE :zone, 'YYYY-MM') AS month, {_SUM} FROM visits v "  # noqa: S608
-        f"WHERE {_DONE.format(who=':visitor')} GROUP BY 1 ORDER BY 1 DESC"
+        f"SELECT to_char(v.started_at AT TIME ZONE :zone, 'YYYY-MM') AS month, {_SUM} "  # noqa: S608
+        f"FROM {made_by(':visitor')} v WHERE {_DONE} GROUP BY 1 ORDER BY 1 DESC"
     )
     values = {"zone": tz.key, "visitor": visitor_id, **_span(since, until, tz)}
     async with beyond(session, _WHY):
@@ -63,12 +60,9 @@ async def hours(session: AsyncSession, visitor_id: UUID, *, since: date, until: 
     return [Done(row.month, row.visits, row.elders, _minutes(row.seconds), row.without_end) for row in rows]
 
 
-def _span(since: date, until: date, tz: ZoneInfo) -> dict[str, datetime]:
+def _span(since: date, until: date, tz: ZoneInfo) -> dict[str, Any]:
     midnight = datetime.min.time()
-    return {
-        "start": datetime.combine(since, midnight, tz),
-        "end": datetime.combine(until + timedelta(days=1), midnight, tz),
-    }
+    return span(datetime.combine(since, midnight, tz), datetime.combine(until + timedelta(days=1), midnight, tz))
 
 
 def _minutes(seconds: Any) -> int:
@@ -81,7 +75,7 @@ async def hours_of_many(
     """Of each of a page of visitors, in one query."""
     query = sa.text(
         f"SELECT w.id, d.* FROM unnest(CAST(:ids AS uuid[])) AS w(id) CROSS JOIN LATERAL "  # noqa: S608
-        f"(SELECT {_SUM} FROM visits v WHERE {_DONE.format(who='w.id')}) d"
+        f"(SELECT {_SUM} FROM {made_by('w.id')} v WHERE {_DONE}) d"
     )
     async with beyond(session, _WHY):
         rows = (await session.execute(query, {"ids": list(visitors), **_span(since, until, tz)})).all()
@@ -107,8 +101,8 @@ async def issue(
     if until - since > timedelta(days=366):
         raise InvalidInput("at most a year", field="from")
     query = sa.text(
-        "SELECT v.id, v.started_at, v.ended_at, v.method, v.services FROM visits v "  # noqa: S608
-        f"WHERE {_DONE.format(who=':visitor')} ORDER BY v.started_at, v.id LIMIT 2001"
+        "SELECT v.id, v.started_at, v.ended_at, v.method, v.services "  # noqa: S608
+        f"FROM {made_by(':visitor')} v WHERE {_DONE} ORDER BY v.started_at, v.id LIMIT 2001"
     )
     async with beyond(session, _WHY):
         rows = (await session.execute(query, {"visitor": visitor.id, **_span(since, until, tz)})).all()
