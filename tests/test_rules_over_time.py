@@ -581,6 +581,21 @@ def test_a_bad_line_is_named_and_costs_no_other(tmp_path: Path) -> None:
     assert [line.split(":")[0] for line in complaints] == [f"line {number}" for number in range(3, 13)]
 
 
+def test_a_recording_is_taken_as_the_server_takes_it(tmp_path: Path) -> None:
+    """Unsorted lines, an id that comes twice, a smoke alarm that sticks and then rings again."""
+    smoke = {"device_id": "s", "type": "smoke", "active": True}
+    lines = [
+        {**DOOR, "state": "open", "id": "7", "ts": 1791162000000 + 600_000, "received_at": 1791162000000 + 3_000_000},
+        {**DOOR, "state": "closed", "id": "8", "ts": 1791162000000 + 300_000},
+        {**DOOR, "state": "open", "id": "7", "ts": 1791162000000},
+        *({**smoke, "ts": 1791162000000 + minutes * 60_000} for minutes in (0, 35, 55)),
+    ]
+    found = replayed(tmp_path, lines, "--to", "2026-10-05")
+    assert [json.loads(line)["kind"] for line in found.stdout.splitlines()] == ["smoke"]
+    over = [*lines, {**smoke, "active": False, "ts": 1791169000000}, {**smoke, "ts": 1791170000000}]
+    assert replayed(tmp_path, over).stdout.count('"smoke"') == 2
+
+
 def test_a_span_is_read_as_people_write_it() -> None:
     span = Span.read("2026-10-05", "2026-10-05", TZ)
     assert (span.begins, span.ends) == (DAY, DAY + timedelta(days=1, seconds=-1))

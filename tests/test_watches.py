@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from app.db import transaction
 from app.devices.vocabulary import DeviceKind
+from app.errors import InvalidInput
 from app.rules.home import Home, Where
 from app.rules.verdict import DEVICE_HEALTH, Severity
 from app.watches import due, replaying
@@ -190,6 +191,55 @@ async def test_the_journal_is_replayed_as_it_was_lived(world: World) -> None:
     lived = await world.alarm(elder)
     assert datetime.fromisoformat(alarms[0]["at"]) == lived.raised_at
     assert lived.severity == Severity.CRITICAL
+
+
+async def test_the_journal_is_replayed_by_the_settings_and_periods_of_the_home(world: World) -> None:
+    """What holds for the elder counts, what is tried lies on top, and nobody who was away is missed."""
+    elder, door, motion = await home(world)
+    await world.message(door, {"type": "door", "state": "closed"})
+    await world.message(motion, {"type": "motion"})
+    began = world.clock.now
+    await world.do(
+        "INSERT INTO rule_versions (id, region_code, elder_id, settings, valid_from, created_at, created_by) "
+        """VALUES (gen_random_uuid(), NULL, :id, '{"no_activity": {"floor_minutes": 40, "ceiling_minutes": 60}}', """
+        ":now, :now, 'x')",
+        id=elder.id, now=began,
+    )  # fmt: skip
+    world.clock.now += timedelta(minutes=200)
+
+    async def kinds(document: dict[str, Any]) -> list[tuple[str, int]]:
+        printed: list[str] = []
+        async with transaction(world.sessions) as session:
+            span = Span(None, None)
+            await replaying.from_journal(
+                session, elder.id, document, span, TZ, now=world.clock.now, write=printed.append
+            )
+        alarms = [msgspec.json.decode(line) for line in printed]
+        return [(one["kind"], (datetime.fromisoformat(one["at"]) - began) // timedelta(minutes=1)) for one in alarms]
+
+    assert await kinds({}) == [("no_activity", 60), ("no_activity", 120)]
+    assert await kinds({"no_activity": {"ceiling_minutes": 100}}) == [("no_activity", 100), ("no_activity", 160)]
+    with pytest.raises(InvalidInput, match="floor_minutes: 40 is above ceiling_minutes"):
+        await kinds({"no_activity": {"ceiling_minutes": 30}})
+    await world.do(
+        "INSERT INTO watch_periods (id, elder_id, kind, begins_at, ends_at, created_at, created_by) "
+        "VALUES (gen_random_uuid(), :id, 'away', :now, :ends, :now, 'x')",
+        id=elder.id, now=began, ends=began + timedelta(minutes=90),
+    )  # fmt: skip
+    assert await kinds({}) == [("no_activity", 150)]
+    await world.do(
+        "INSERT INTO elder_statuses (id, elder_id, status, reason, since, recorded_at, recorded_by) "
+        "VALUES (gen_random_uuid(), :id, 'paused', 'in_hospital', :day, :now, 'x')",
+        id=elder.id, now=began, day=began.date() - timedelta(days=1),
+    )  # fmt: skip
+    assert await kinds({}) == []
+    await world.do("DELETE FROM elder_statuses WHERE elder_id = :id", id=elder.id)
+    await world.do("DELETE FROM watch_periods WHERE elder_id = :id", id=elder.id)
+    await world.do("UPDATE devices SET online = false WHERE device_id = :id", id=motion)
+    await world.do(
+        "UPDATE bindings SET unbound_at = :at WHERE device_id = :id", id=door, at=began + timedelta(minutes=10)
+    )
+    assert ("device_silent", 30) in await kinds({})
 
 
 async def test_a_look_at_due_homes_goes_by_the_index(world: World) -> None:

@@ -169,6 +169,13 @@ def fold(home: Home, heard: Heard, tz: ZoneInfo) -> Change:
     return max(change, found)
 
 
+def forget_device(home: Home, device_id: str) -> None:
+    """A device that was taken away says nothing about this home any more."""
+    home.gadgets.pop(device_id, None)
+    if home.bed == device_id:
+        home.bed, home.unbedded = "", 0
+
+
 def worth_writing(change: Change, before: float, home: Home) -> bool:
     """A busy home moves every few seconds; a minute is exact enough. `before`: `moved` as it is kept."""
     return change > Change.MOVED or (change is Change.MOVED and home.moved - before >= _QUIET_MOVE_S)

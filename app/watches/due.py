@@ -13,10 +13,10 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.alarms.raising import Report, raise_alarms
-from app.elders.status import EFFECTS, AlarmsGo
+from app.elders.status import EFFECTS, AlarmsGo, Effects
 from app.elders.vocabulary import CareLevel, ElderStatus, Observed, StatusReason
 from app.rules.cover import Cover, PeriodKind
-from app.rules.home import Home
+from app.rules.home import Home, forget_device
 from app.rules.verdict import AlarmKind
 from app.rules.watches import watch
 from app.rules.watching import Device, Ease, Rise, View
@@ -139,22 +139,23 @@ def _moment(at: float | None) -> datetime | None:
 
 
 def _forget_unbound(home: Home, view: View) -> None:
-    """A device that was taken away says nothing about this home any more."""
     for device_id in [one for one in home.gadgets if one not in view.devices]:
-        del home.gadgets[device_id]
-        if home.bed == device_id:
-            home.bed, home.unbedded = "", 0
+        forget_device(home, device_id)
 
 
 def _by_status(row: Any, now: datetime) -> list[Cover]:
     """What the register says: in hospital, away, moved, deceased. Looked at again each day, so that it ends with the
     status."""
     reason = StatusReason(row.status_reason) if row.status_reason else None
-    effects = EFFECTS[ElderStatus(row.status), reason]
+    kind = covering(EFFECTS[ElderStatus(row.status), reason])
+    return [] if kind is None else [Cover(kind, 0, (now + timedelta(days=1)).timestamp())]
+
+
+def covering(effects: Effects) -> PeriodKind | None:
+    """What a status of the register holds back, as a period does."""
     if effects.alarms is AlarmsGo.AS_USUAL:
-        return []
-    kind = PeriodKind.MAINTENANCE if effects.collect_devices else PeriodKind.AWAY
-    return [Cover(kind, 0, (now + timedelta(days=1)).timestamp())]
+        return None
+    return PeriodKind.MAINTENANCE if effects.collect_devices else PeriodKind.AWAY
 
 
 async def _devices(session: AsyncSession, ids: Collection[UUID]) -> dict[UUID, dict[str, Device]]:
