@@ -75,6 +75,39 @@ async def test_the_link_of_somebody_taken_off_the_contacts_shows_and_does_nothin
     await world.answers(FAMILY)
 
 
+async def test_what_waits_to_be_sent_goes_to_nobody_whose_pairing_ended(world: World) -> None:
+    """The provider was away when the alarm rose, and the pairing ended before it came back. The head of the village whose
+    office ends stays responsible for what began on their day."""
+    elder, button = await call(world)
+    former = await world.visitor("前志愿者", of=elder, channels=("sms", "webhook"))
+    await world.village_head("老村长")
+    for way in ("前志愿者:sms", "前志愿者:webhook", "老村长:webhook", f"{button}:device"):
+        world.away(way)
+    await world.press_sos(button)
+    await world.do("UPDATE assignments SET ended_at = now() WHERE visitor_id = :id", id=former.id)
+    await world.do("UPDATE duties SET until = :day", day=START.date())
+    for way in ("前志愿者:sms", "前志愿者:webhook", "老村长:webhook"):
+        world.works(way)
+    await world.pass_time(seconds=30)
+    world.hears_nothing("前志愿者")
+    world.expect_heard("老村长", "alarm.raised")
+    kept = await world.rows("SELECT state, error FROM notices WHERE recipient_id = :id", id=str(former.id))
+    assert {(row.state, row.error) for row in kept} == {
+        ("failed", "the recipient is no longer of this person's circle")
+    }
+
+
+async def test_a_device_that_somebody_else_wears_now_hears_nothing_of_an_alarm(world: World) -> None:
+    _, button = await call(world)
+    world.away(f"{button}:device")
+    await world.press_sos(button)
+    await world.answers(FAMILY)
+    await world.do("UPDATE bindings SET unbound_at = now()")
+    world.works(f"{button}:device")
+    await world.pass_time(seconds=30)
+    assert not [heard for heard in world.heard if heard.channel == "device"]
+
+
 # --- ways that die later ----------------------------------------------------------------------------------------------
 
 

@@ -170,6 +170,8 @@ class Somebody:
                 return now
             case sa.Date():
                 return date(2026, 11, 1)
+            case ARRAY() if isinstance(kind.item_type, sa.Uuid):
+                return [self.elder.id]
             case ARRAY():
                 return ["x" if kept else CANARY]
             case JSONB():

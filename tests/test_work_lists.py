@@ -241,6 +241,26 @@ async def test_a_visitor_is_told_once_a_day_at_the_chosen_hour(world: World) -> 
     assert {(row.state, row.channel) for row in states} == {("sent", "webhook")}
 
 
+async def test_a_message_that_waited_names_nobody_whose_pairing_ended(world: World) -> None:
+    """It is written anew for those who are still the visitor's; nobody reads what it said before."""
+    world.clock.now = local(7)
+    one, two = await world.elders(["甲一", "乙二"])
+    visitor = await world.visitor("李志愿", of=one)
+    await world.assign(two, visitor)
+    postman = Postman(world)
+    await postman.comes(local(7, 30))
+    world.away("李志愿:webhook")
+    assert await postman.comes(local(8)) == []
+    await world.do("UPDATE assignments SET ended_at = now() WHERE elder_id = :id", id=one.id)
+    world.works("李志愿:webhook")
+    await postman.comes(local(8, 1))  # what waited is given up, and its day is looked at again
+    assert await postman.comes(local(8, 2)) == [("李志愿", "visits.due")]
+    letter = world.expect_heard("李志愿", "visits.due").letter
+    assert ("甲一" in letter.text, "乙二" in letter.text) == (False, True)
+    [row] = await world.rows("SELECT about, text FROM digests")
+    assert (row.about, "甲一" in row.text) == ([two.id], False)
+
+
 async def test_a_hazard_nobody_followed_is_in_the_message(world: World) -> None:
     world.clock.now = local(7)
     elder = await world.elder()

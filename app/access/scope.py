@@ -86,6 +86,7 @@ _WORN = f"SELECT b.device_id FROM bindings b WHERE {_mine('b.elder_id')} AND b.u
 _WORN_BY_MINE = f"{{t}}.device_id = ANY (ARRAY({_WORN}))"
 _MY_OWN = f"{{t}}.principal = {_setting(PRINCIPAL)}"
 _THEIRS = f"SELECT a.visitor_id FROM assignments a WHERE {_mine('a.elder_id')} AND a.ended_at IS NULL"  # noqa: S608
+_NAMED = "SELECT count(*) FROM elders e WHERE e.id = ANY ({t}.about)"
 _BESIDE_ME = f"{{t}}.id = ANY (array_append(ARRAY({_THEIRS}), {_setting(VISITOR, 'uuid')}))"
 
 WALLS: Mapping[str, Wall] = {
@@ -124,7 +125,11 @@ WALLS: Mapping[str, Wall] = {
     "visit_duties": by_elder(region="region_code"),
     "rounds": by_region(visitor=f"{{t}}.visitor_id = {_setting(VISITOR, 'uuid')}"),
     "round_stops": by_elder(),
-    "digests": by_region(visitor=f"{{t}}.visitor_id = {_setting(VISITOR, 'uuid')}"),
+    # A message names people: it is seen while all of them are.
+    "digests": Wall(
+        f"({_inside('{t}.region_code')} AND cardinality({{t}}.about) = ({_NAMED}))",
+        f"({{t}}.visitor_id = {_setting(VISITOR, 'uuid')} AND {{t}}.about <@ (SELECT {_setting(ELDERS, 'uuid[]')})::uuid[])",
+    ),
     "digest_settings": Wall(
         f"(({{t}}.region_code IS NOT NULL AND {_inside('{t}.region_code')}) OR "
         "EXISTS (SELECT FROM visitors v WHERE v.id = {t}.visitor_id))",

@@ -19,6 +19,7 @@ from app.alarms.views import COLUMNS
 from app.alarms.vocabulary import AlarmState, Outcome
 from app.errors import LinkExpired, NotFound
 from app.ids import NoticeId
+from app.notify.circle import of_circle
 
 _SAME_PRESS = timedelta(seconds=30)
 
@@ -43,12 +44,11 @@ _INVITATION = sa.text(
     f"""
     SELECT n.recipient_type, n.recipient_id, n.recipient_name, n.created_at, {COLUMNS},
            CASE n.recipient_type
-               WHEN 'contact' THEN NOT EXISTS (SELECT FROM contacts c WHERE c.id = CAST(n.recipient_id AS uuid))
-               ELSE (SELECT coalesce(bool_and(s.ended_at IS NOT NULL), false) FROM assignments s
-                     WHERE s.elder_id = a.elder_id AND s.visitor_id = CAST(n.recipient_id AS uuid))
-                    AND NOT EXISTS (SELECT FROM duties d WHERE d.visitor_id = CAST(n.recipient_id AS uuid)
-                                    AND d.region_code IN (e.region_code, left(e.region_code, 9) || '000'))
-           END AS removed
+               WHEN 'contact' THEN EXISTS (SELECT FROM contacts c WHERE c.id = CAST(n.recipient_id AS uuid))
+               ELSE {
+        of_circle(visitor="CAST(n.recipient_id AS uuid)", elder="e.id", region="e.region_code", began="a.raised_at")
+    }
+           END AS of_circle
     FROM notices n JOIN alarms a ON a.id = n.alarm_id JOIN elders e ON e.id = a.elder_id
     WHERE n.id = :id AND n.recipient_type IN ('contact', 'visitor')
     """  # noqa: S608 - a constant
@@ -62,7 +62,7 @@ async def invitation(session: AsyncSession, notice_id: NoticeId, *, now: datetim
     row = (await session.execute(_INVITATION, {"id": notice_id})).mappings().first()
     if row is None:
         raise NotFound("no such link")
-    if row["removed"]:
+    if not row["of_circle"]:
         raise LinkExpired("the recipient is no longer somebody whom alarms of this person are for")
     if now > row["created_at"] + LINK_LIFE:
         raise LinkExpired("the link is more than a day old")

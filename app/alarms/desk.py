@@ -19,7 +19,8 @@ from app.db import Hands
 from app.ids import NoticeId
 from app.lanes import Lane
 from app.notify import outbox
-from app.notify.channel import Letter, Sent
+from app.notify.channel import GiveUp, Letter, Sent
+from app.notify.circle import of_circle
 from app.notify.outbox import Claim, Planned, Recipient, Result, Settled
 from app.notify.vocabulary import ASKING, ChannelKind, Purpose, RecipientType
 from app.words import say
@@ -29,7 +30,15 @@ _LETTERS = outbox.claiming(
     f"""
     SELECT n.id AS notice_id, n.attempts, n.purpose, n.reason, n.recipient_type, n.recipient_id, n.recipient_name,
            n.recipient_role, n.channel, n.channel_id, c.address_sealed AS channel_address,
-           c.secret_sealed AS channel_secret, {COLUMNS}
+           c.secret_sealed AS channel_secret, {COLUMNS},
+           CASE n.recipient_type
+               WHEN 'visitor' THEN {
+        of_circle(visitor="CAST(n.recipient_id AS uuid)", elder="e.id", region="e.region_code", began="a.raised_at")
+    }
+               WHEN 'device' THEN EXISTS (SELECT FROM bindings w WHERE w.device_id = n.recipient_id AND w.elder_id = e.id
+                                          AND w.unbound_at IS NULL)
+               ELSE true  -- a contact's channels go with the contact
+           END AS of_circle
     FROM claimed n
     CROSS JOIN LATERAL (SELECT * FROM alarms WHERE id = n.alarm_id LIMIT 1) a
     CROSS JOIN LATERAL (SELECT * FROM elders WHERE id = a.elder_id LIMIT 1) e
@@ -100,26 +109,28 @@ class AlarmDesk:
 
     # --- what a notice says ------------------------------------------------------------------------------------------
 
-    async def take(self, lane: Lane, *, limit: int, now: datetime) -> list[tuple[Claim, Letter | None]]:
+    async def take(self, lane: Lane, *, limit: int, now: datetime) -> list[tuple[Claim, Letter | GiveUp]]:
         """Claim due notices and compose their letters, one way to the database and back."""
         rows = (await lane.at_once(_LETTERS, outbox.lease(now, limit))).mappings()
         alarms: dict[UUID, dict[str, Any]] = {}
         return [(outbox.claim_of(row), self._letter_if_it_opens(row, alarms, now)) for row in rows]
 
-    def _letter_if_it_opens(self, row: Any, alarms: dict[UUID, dict[str, Any]], now: datetime) -> Letter | None:
+    def _letter_if_it_opens(self, row: Any, alarms: dict[UUID, dict[str, Any]], now: datetime) -> Letter | GiveUp:
         try:
             return self._letter(row, alarms, now)
         except InvalidTag:  # sealed with another key: this one fails, the others go out
             log.error("a sealed address does not open", notice=str(row["notice_id"]))
-            return None
+            return outbox.NOBODY
 
-    def _letter(self, row: Any, alarms: dict[UUID, dict[str, Any]], now: datetime) -> Letter | None:
+    def _letter(self, row: Any, alarms: dict[UUID, dict[str, Any]], now: datetime) -> Letter | GiveUp:
         notice_id = NoticeId(row["notice_id"])
+        if not row["of_circle"]:
+            return outbox.OUTSIDE
         match ChannelKind(row["channel"]):
             case ChannelKind.DEVICE:
                 return self._to_device(notice_id, row, now)
             case _ if row["channel_address"] is None:
-                return None
+                return outbox.NOBODY
             case _:
                 channel_id: UUID = row["channel_id"]
                 address = self._sealer.open(row["channel_address"], record=channel_id)
@@ -217,7 +228,11 @@ class AlarmDesk:
             await session.execute(_REACHED, {"alarm_ids": reached})
         # A failed delivery starts the recipient's next channel now; a failure that may pass is tried again beside it.
         failed = [
-            s for s in settled if not isinstance(s.outcome, Sent) and (s.state == "failed" or s.claim.attempt == 1)
+            s
+            for s in settled
+            if not isinstance(s.outcome, Sent)
+            and s.outcome != outbox.OUTSIDE
+            and (s.state == "failed" or s.claim.attempt == 1)
         ]
         if failed:
             await self._start_next_channels(session, failed, now)

@@ -23,7 +23,8 @@ from app.db import Hands
 from app.ids import NoticeId, new_uuid
 from app.lanes import Lane
 from app.notify.channel import GiveUp, Letter, Sent, TryAgain
-from app.notify.outbox import MAX_ATTEMPTS, NOBODY, Result, backoff, lease
+from app.notify.circle import of_circle
+from app.notify.outbox import MAX_ATTEMPTS, NOBODY, OUTSIDE, Result, backoff, lease
 from app.notify.vocabulary import ChannelKind, DigestKind
 
 log = logs.get("digests")
@@ -40,6 +41,7 @@ class Digest:
     title: str
     text: str
     data: Mapping[str, Any]
+    about: frozenset[UUID]  # the elders it names
     due_at: datetime
     expires_at: datetime
 
@@ -61,10 +63,10 @@ class DigestSettled:
 
 _PLAN = sa.text(
     """
-    INSERT INTO digests (id, kind, key, visitor_id, region_code, title, text, data, state, attempts, position,
+    INSERT INTO digests (id, kind, key, visitor_id, region_code, title, text, data, about, state, attempts, position,
                          created_at, due_at, expires_at)
-    VALUES (:id, :kind, :key, :visitor_id, :region_code, :title, :text, CAST(:data AS jsonb), 'pending', 0, 0, :now,
-            :due_at, :expires_at)
+    VALUES (:id, :kind, :key, :visitor_id, :region_code, :title, :text, CAST(:data AS jsonb), CAST(:about AS uuid[]),
+            'pending', 0, 0, :now, :due_at, :expires_at)
     ON CONFLICT (visitor_id, kind, key) DO NOTHING RETURNING id
     """
 )
@@ -83,6 +85,7 @@ async def plan(session: Hands, digest: Digest, *, now: datetime) -> bool:
             "title": digest.title,
             "text": digest.text,
             "data": json.dumps(digest.data, default=_plain, ensure_ascii=False),
+            "about": sorted(digest.about),
             "now": now,
             "due_at": digest.due_at,
             "expires_at": digest.expires_at,
@@ -98,7 +101,7 @@ def _plain(value: Any) -> str:
 
 # `position` counts the person's channels that failed for good; the next one is looked up when it is taken.
 _TAKE = sa.text(
-    """
+    f"""
     WITH claimed AS (
         UPDATE digests SET state = 'sending', attempts = attempts + 1, due_at = :lease_until
         WHERE id = ANY(ARRAY(SELECT id FROM digests WHERE state IN ('pending', 'sending') AND due_at <= :now
@@ -106,6 +109,12 @@ _TAKE = sa.text(
         RETURNING *
     )
     SELECT d.id, d.attempts, d.kind, d.title, d.text, d.data, d.created_at, d.expires_at < :now AS over,
+           NOT EXISTS (
+               SELECT FROM unnest(d.about) AS named(id) LEFT JOIN elders e ON e.id = named.id
+               WHERE e.id IS NULL OR NOT {
+        of_circle(visitor="d.visitor_id", elder="e.id", region="e.region_code", began="d.created_at")
+    }
+           ) AS of_circle,
            v.id AS visitor_id, v.name AS visitor_name, c.id AS channel_id, c.kind AS channel, c.address_sealed,
            c.secret_sealed
     FROM claimed d
@@ -114,7 +123,7 @@ _TAKE = sa.text(
         SELECT id, kind, address_sealed, secret_sealed FROM channels WHERE visitor_id = d.visitor_id
         AND kind NOT IN ('voice', 'device') ORDER BY position, id OFFSET d.position LIMIT 1
     ) c ON true
-    """
+    """  # noqa: S608 - a constant
 )
 _NEXT = sa.text("SELECT min(due_at) AS due_at FROM digests WHERE state IN ('pending', 'sending')")
 _RECORD = sa.text(
@@ -131,6 +140,18 @@ _RECORD = sa.text(
     RETURNING d.id, d.state
     """
 )
+# A day's or a period's message is written again without whom it should not have named, by whoever looks next.
+_WRITE_ANEW = sa.text(
+    """
+    WITH gone AS (
+        DELETE FROM digests WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'failed'
+        AND kind IN ('visits.due', 'visits.unvisited') RETURNING kind, visitor_id, region_code
+    )
+    UPDATE digest_timers t SET next_at = :now FROM gone
+    WHERE (t.kind, t.ref) = (CASE gone.kind WHEN 'visits.due' THEN 'visitor' ELSE 'region' END,
+                             CASE gone.kind WHEN 'visits.due' THEN CAST(gone.visitor_id AS text) ELSE gone.region_code END)
+    """
+)
 
 
 class DigestDesk:
@@ -139,8 +160,9 @@ class DigestDesk:
     def __init__(self, sealer: Sealer) -> None:
         self._sealer = sealer
 
-    async def take(self, lane: Lane, *, limit: int, now: datetime) -> list[tuple[DigestClaim, Letter | None]]:
-        """Claim due messages with their letters. None: nobody's channel is left, or the message's time is over."""
+    async def take(self, lane: Lane, *, limit: int, now: datetime) -> list[tuple[DigestClaim, Letter | GiveUp]]:
+        """Claim due messages with their letters. None goes out when nobody's channel is left, when its time is over, and
+        when it names somebody who is not the visitor's any more."""
         rows = (await lane.at_once(_TAKE, lease(now, limit))).mappings()
         return [(self._claim(row), self._letter(row, now)) for row in rows]
 
@@ -148,16 +170,18 @@ class DigestDesk:
         # A row without a channel is given up whatever it is called; the console is not used for it.
         return DigestClaim(NoticeId(row["id"]), row["attempts"], ChannelKind(row["channel"] or ChannelKind.CONSOLE))
 
-    def _letter(self, row: Any, now: datetime) -> Letter | None:
+    def _letter(self, row: Any, now: datetime) -> Letter | GiveUp:
+        if not row["of_circle"]:
+            return OUTSIDE
         if row["channel_id"] is None or row["over"]:
-            return None
+            return NOBODY
         channel_id: UUID = row["channel_id"]
         try:
             address = self._sealer.open(row["address_sealed"], record=channel_id)
             secret = self._sealer.open_optional(row["secret_sealed"], record=channel_id)
         except InvalidTag:
             log.error("a sealed address does not open", digest=str(row["id"]))
-            return None
+            return NOBODY
         recipient = {"type": "visitor", "id": str(row["visitor_id"]), "name": row["visitor_name"], "role": "visitor"}
         return Letter(
             notice_id=NoticeId(row["id"]), address=address, secret=secret, title=row["title"], text=row["text"],
@@ -181,7 +205,7 @@ class DigestDesk:
         rows = await session.execute(
             _RECORD,
             {
-                "nobody": NOBODY,
+                "nobody": NOBODY.why,
                 "id": [r.claim.id for r in ordered],
                 "attempt": [r.claim.attempt for r in ordered],
                 "channel": [r.claim.channel.value for r in ordered],
@@ -192,6 +216,8 @@ class DigestDesk:
                 "next": next_,
             },
         )
+        if stale := [r.claim.id for r in ordered if r.outcome == OUTSIDE]:
+            await session.execute(_WRITE_ANEW, {"ids": stale, "now": now})
         claims = {r.claim.id: r.claim for r in ordered}
         return [DigestSettled(claims[row["id"]], row["state"]) for row in rows.mappings()]
 
@@ -205,7 +231,7 @@ def _as_row(result: Result[DigestClaim], now: datetime) -> tuple[str, datetime, 
     match result.outcome:
         case Sent(delivered=delivered):
             return "delivered" if delivered else "sent", now, now, None, 0
-        case GiveUp(why=why) if why == NOBODY:
+        case GiveUp(why=why) if result.outcome in (NOBODY, OUTSIDE):
             return "failed", now, None, why, 0
         case GiveUp(why=why):
             return "pending", now, None, why[:500], 1

@@ -38,8 +38,8 @@ S = TypeVar("S")
 class Desk(Protocol[C, S]):
     """The writer's side of sending: claims of the kind `C`, and what is known of them once recorded, `S`."""
 
-    async def take(self, lane: Lane, *, limit: int, now: datetime) -> Sequence[tuple[C, Letter | None]]:
-        """Claim up to `limit` due messages with their letters; None: there is nobody to go to any more."""
+    async def take(self, lane: Lane, *, limit: int, now: datetime) -> Sequence[tuple[C, Letter | GiveUp]]:
+        """Claim up to `limit` due messages with their letters, or why there is nobody to go to any more."""
         ...
 
     async def next_due(self, lane: Lane) -> datetime | None:
@@ -130,11 +130,11 @@ class Dispatcher(Generic[C, S]):
             return self._look_again_s
         return min(self._look_again_s, max(_BESIDE_OTHERS_S, (due - now).total_seconds()))
 
-    async def _send(self, claim: C, letter: Letter | None) -> None:
+    async def _send(self, claim: C, letter: Letter | GiveUp) -> None:
         outcome: Outcome
         channel = self._channels.get(claim.channel)
-        if letter is None:
-            outcome = GiveUp(outbox.NOBODY)
+        if isinstance(letter, GiveUp):
+            outcome = letter
         elif channel is None:
             outcome = GiveUp(f"this server has no {claim.channel.value} channel")
         else:

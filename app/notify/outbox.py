@@ -20,7 +20,8 @@ from app.signals import Signal, signal_sql
 
 LEASE = timedelta(seconds=30)  # longer than any channel's own timeouts
 MAX_ATTEMPTS = 8
-NOBODY = "the recipient no longer has this channel"  # said of a claim without a letter
+NOBODY = GiveUp("the recipient no longer has this channel")
+OUTSIDE = GiveUp("the recipient is no longer of this person's circle")
 _BACKOFF_S = (0.5, 1, 2, 4, 8, 16, 30)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import BYTEA, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
 from sqlmodel import Field, SQLModel
 
 from app.db import moment, text_enum
@@ -101,6 +101,7 @@ class DigestRow(SQLModel, table=True):
     title: str
     text: str
     data: dict[str, Any] = Field(sa_column=sa.Column(JSONB, nullable=False))
+    about: list[UUID] = Field(sa_column=sa.Column(ARRAY(sa.Uuid), nullable=False))  # the elders it names
     state: NoticeState = Field(sa_column=text_enum(NoticeState, name="state"))
     attempts: int = 0
     position: int = 0  # how many of the person's channels failed for good

@@ -164,7 +164,7 @@ HELD = (
     Held("watch_periods", "外出与维护"),
     Held("rule_versions", "本人的提醒设置"),
     # They name everybody whom somebody was to see that day: the message goes, also for the others.
-    Held("digests", "每日提醒", "position(CAST(:elder AS text) IN CAST(t.data AS text)) > 0"),
+    Held("digests", "每日提醒", ":elder = ANY (t.about)", hides=("title", "text", "data", "about", "error")),
     Held("feed_events", "值班动态", f"(t.alarm_id IN {_ALARMS} OR t.data ->> 'elder_id' = CAST(:elder AS text))"),
     Held(
         "notices", "通知", f"t.alarm_id IN {_ALARMS}",

@@ -322,7 +322,8 @@ def for_visitor(
                   "region_code": row.region_code}} for row in findings]  # fmt: skip
     return Digest(
         DigestKind.DUE, f"{today}", visitor_id, region_code, title, "\n".join(lines),
-        {"day": str(today), "visits": [call.shape() for call in calls], "findings": left_open}, now, silent_from(now, hours, tz),
+        {"day": str(today), "visits": [call.shape() for call in calls], "findings": left_open},
+        frozenset([call.elder.id for call in calls] + [row.elder_id for row in findings]), now, silent_from(now, hours, tz),
     )  # fmt: skip
 
 
@@ -423,7 +424,7 @@ def for_office(
                           for row in rows]}  # fmt: skip
     return Digest(
         DigestKind.UNVISITED, f"{period.value}:{span.start}:{region_code}", visitor_id, region_code, title,
-        "\n".join(lines), data, now, silent_from(now, hours, tz),
+        "\n".join(lines), data, frozenset(row.elder_id for row in rows), now, silent_from(now, hours, tz),
     )  # fmt: skip
 
 
@@ -464,5 +465,6 @@ def for_task(visitor_id: UUID, row: Any, risen: int, hours: Hours, *, now: datet
         say(f"digest.task_{row.kind}", name=row.elder_name), say("digest.task", because=row.because, by=by),
         {"task": {"id": str(row.id), "kind": row.kind, "due_at": row.due_at, "because": row.because},
          "elder": {"id": str(row.elder_id), "name": row.elder_name, "region_code": row.region_code}},
-        start, max(silent_from(start, hours, tz), at(start.astimezone(tz).date(), hours.at, tz) + timedelta(hours=12)),
+        frozenset([row.elder_id]), start,
+        max(silent_from(start, hours, tz), at(start.astimezone(tz).date(), hours.at, tz) + timedelta(hours=12)),
     )  # fmt: skip
