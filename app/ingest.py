@@ -25,7 +25,7 @@ from app.alarms.calming import Calming, calm
 from app.alarms.raising import Report, raise_alarms
 from app.clock import Clock
 from app.db import Hands
-from app.devices import catalogue, commissioning, journal, states
+from app.devices import catalogue, commissioning, journal, reuse, states
 from app.devices.codec import Ignored, Learned, Registry, Rejected
 from app.devices.events import Frame, Observation, Status
 from app.devices.journal import Journalled
@@ -97,6 +97,7 @@ class Ingest:
             journalled = await journal.write(session, [seen for seen, _ in observations])
             crash_at("after_journal")
             events = [(seen, frame) for seen, frame in observations if not isinstance(seen.event, Status)]
+            rejects += await reuse.tell_apart(session, journalled, [frame for _, frame in events])
             unknown = [(seen, frame) for one, (seen, frame) in zip(journalled, events, strict=True) if not one.known]
             unknown += await journal.unknown_status(session, observations)
             # A retained status comes again at each connection: it is listed to be claimed, and not piled up.

@@ -78,6 +78,35 @@ async def test_an_sos_that_the_gateway_remembers_rings_once_and_the_next_press_a
     assert [state for _, state, _ in await it.rings()] == ["resolved", "open"]
 
 
+async def test_a_number_used_twice_loses_no_danger_and_leaves_a_trace(world: World) -> None:
+    """A native device counts anew after its battery was changed; another counts each kind of event apart."""
+    elder = await world.elder()
+    button = await world.device(elder, "button-1")
+    first = {"type": "sos", "id": "1", "ts": world.clock.now.timestamp() * 1000}
+    for body in (first, first, {**first, "battery": 50}):
+        await world.message(button, body)
+    assert [(one.kind, one.repeats) for one in await world.alarms(elder)] == [("sos", 0)]
+    await world.act((await world.alarm(elder)).id, "resolve")
+    assert await world.rejected() == []
+
+    await world.message(button, {"type": "motion", "id": "1"})
+    await world.message(button, {"type": "smoke", "active": False, "id": "1"})
+    assert await world.rejected() == ["id_used_again"] * 2
+    smoke = {"type": "smoke", "active": True, "id": "1"}
+    await world.ingest.swallow([world.frame(button, smoke), world.frame(button, smoke)])
+    world.clock.now += timedelta(hours=1)
+    again = {**first, "ts": world.clock.now.timestamp() * 1000}
+    for body in (again, again, smoke, first):
+        await world.message(button, body)
+    assert sorted((one.kind, one.state, one.repeats) for one in await world.alarms(elder)) == [
+        ("smoke", "open", 0), ("sos", "open", 0), ("sos", "resolved", 0),
+    ]  # fmt: skip
+    kept = await world.rows("SELECT type, event_id, data FROM device_events ORDER BY type, id")
+    assert [(row.type, row.event_id.split("~")[0]) for row in kept] == [("smoke", "1"), ("sos", "1"), ("sos", "1")]
+    assert "used before" in kept[0].data["_faults"][0]
+    assert await world.rejected() == ["id_used_again"] * 2
+
+
 @pytest.mark.parametrize(
     ("kind", "clear", "active", "alarm"),
     [

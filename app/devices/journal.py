@@ -44,6 +44,11 @@ class Journalled:
     edge: Edge = Edge.NEWS
     edge_reason: Because = Because.HAPPENED
 
+    def become(self, other: Journalled) -> None:
+        """Take in what the journal knows of it by another id."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(other, name))
+
 
 # The wearer is whoever wore the device when it happened; where nobody did (a clock that is wrong, a device in a
 # drawer) whoever wears it as the message arrives: better a person asked in vain than an alarm of nobody.

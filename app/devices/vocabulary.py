@@ -81,4 +81,5 @@ class RejectReason(StrEnum):
     NOT_DECODED = "not_decoded"  # an uplink without a decoded object
     NO_KNOWN_FIELD = "no_known_field"  # nothing in it means anything to the profile
     SIMULATED = "simulated"  # the network's console made it up
+    ID_USED_AGAIN = "id_used_again"  # its id was another event's before; what is a danger is journalled all the same
     NOT_STORABLE = "not_storable"  # the database refused this one message; the others went on
