@@ -18,7 +18,7 @@ demo: install    ## a sample village living a day: alarms rise, are told, answer
 	@exec $(BIN)/shouwang demo
 
 test: install    ## every test that needs no browser and no system package
-	@exec $(BIN)/pytest -m "not mosquitto and not office" -n 2 --dist loadgroup
+	@exec $(BIN)/pytest -m "not mosquitto and not office" -n 3 --dist loadgroup
 
 check: install   ## format, lint, types, imports, schema, unit tests: fast
 	@$(BIN)/ruff format --check .

@@ -7,6 +7,7 @@ account, prints a key or explains itself should not.
 from __future__ import annotations
 
 import asyncio
+import gc
 import getpass
 import signal
 import sys
@@ -44,6 +45,7 @@ def serve(
         raise typer.BadParameter(f"roles are {', '.join(ROLES)}", param_hint="--roles")
     settings = _settings()
     load_keys(settings)
+    gc.disable()  # nothing of what is loaded now is garbage; the server turns it on
     from app import main as server
 
     server.serve(settings, wanted)

@@ -370,6 +370,7 @@ def _spare_the_collector() -> None:
     its usual thresholds a storm stood still for 0.1 s at a time while it did."""
     gc.collect()
     gc.freeze()
+    gc.enable()
     gc.set_threshold(50_000, 20, 50)
 
 

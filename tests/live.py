@@ -1,8 +1,8 @@
 """One `shouwang serve` on embedded parts for the stories that speak HTTP, with a receiver for its webhooks.
 
 A test module takes it with `pytest_plugins = ["tests.live"]` and the fixture `live` (and imports this file for types
-only: pytest wants to load it first); `xdist_group("live")` lets modules share one. All people are invented; every story
-makes a village of its own, so that none sees another's.
+only: pytest wants to load it first); `xdist_group("live")` or `("live-2")` lets modules share one of two. All people
+are invented; every story makes a village of its own, so that none sees another's.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tests.live import Api, Live
 
 pytest_plugins = ["tests.live"]
-pytestmark = pytest.mark.xdist_group("live")
+pytestmark = pytest.mark.xdist_group("live-2")
 NOBODY = "00000000-0000-7000-8000-00000000dead"
 PUBLIC = {
     ("get", "/healthz"), ("get", "/readyz"), ("get", "/metrics"), ("get", "/asyncapi.json"),

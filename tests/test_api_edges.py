@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tests.live import Live
 
 pytest_plugins = ["tests.live"]
-pytestmark = pytest.mark.xdist_group("live")
+pytestmark = pytest.mark.xdist_group("live-2")
 
 
 def test_what_was_read_masked_and_is_written_back_destroys_nothing(live: Live) -> None:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tests.live import Live
 
 pytest_plugins = ["tests.live"]
-pytestmark = pytest.mark.xdist_group("live")
+pytestmark = pytest.mark.xdist_group("live-2")
 
 
 def entries(live: Live, subject: str) -> list[dict[str, Any]]:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tests.live import Live
 
 pytest_plugins = ["tests.live"]
-live_group = pytest.mark.xdist_group("live")
+live_group = pytest.mark.xdist_group("live-2")
 ORIGIN = "https://front.example.org"
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.live import Live
 
 pytest_plugins = ["tests.live"]
-pytestmark = [pytest.mark.xdist_group("live"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.xdist_group("live-2"), pytest.mark.timeout(180)]
 _CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
 
