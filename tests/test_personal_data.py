@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -11,6 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlmodel import SQLModel
 
 import app.tables
@@ -27,6 +29,7 @@ from app.privacy.labels import COLUMNS
 from app.privacy.retention import PERIODS, Retention
 from app.privacy.sealed import SEALED
 from app.settings import Settings
+from app.visits import chain
 from tests.world import DATA_KEY, TZ, VILLAGE, Person, World
 
 if TYPE_CHECKING:
@@ -100,6 +103,7 @@ _FITS: dict[str, dict[str, Any]] = {
                       "leased_until": None},
     "rounds": {"until": date(2026, 12, 1)},
     "ledger_chain": {"of": "visit"},
+    "ledger_checks": {"state": "reviewed", "other_visit_id": None},
 }  # fmt: skip
 
 
@@ -443,6 +447,18 @@ def test_periods_have_settings_and_ids_grow_with_time() -> None:
 # --- over HTTP -------------------------------------------------------------------------------------------------------
 
 
+async def _chains(live: Live) -> tuple[type, type]:
+    """What `verify-audit` and `verify-ledger` come to."""
+    engine = create_async_engine(f"postgresql+asyncpg://postgres@/shouwang?host={live.folder / 'postgres' / 'run'}")
+    try:
+        async with AsyncSession(engine) as session:
+            of_audit = await audit.verify(session)
+        async with AsyncSession(engine) as session:
+            return type(of_audit), type(await chain.verify(session))
+    finally:
+        await engine.dispose()
+
+
 @pytest.mark.xdist_group("live")
 def test_a_person_is_exported_corrected_and_erased(live: Live) -> None:
     village, number, wrong = live.village(), live.id_number("19410203"), live.id_number("19410204")
@@ -454,8 +470,19 @@ def test_a_person_is_exported_corrected_and_erased(live: Live) -> None:
     live.admin.made(f"{e}/consents", scope="home_visit", given_by="elder", given_on="2026-01-01")
     live.admin.made(
         "/visits", elder_id=elder["id"], visitor_id=visitor["id"], method="home", services=["daily_living"],
-        started_at="2026-11-20T09:00:00+08:00", ended_at="2026-11-20T10:00:00+08:00", note="单桂花说腿疼",
+        started_at="2026-11-20T09:00:00+08:00", ended_at="2026-11-20T10:00:00+08:00", note="单桂花说头疼",
     )  # fmt: skip
+    [visit] = live.admin.items("/visits", elder_id=elder["id"])
+    assert (
+        live.admin.patch(f"/visits/{visit['id']}", json={"note": "单桂花说腿疼", "reason": "单桂花更正"}).status_code
+        == 200
+    )
+    live.admin.post("/ledger-checks/run", json={"month": "2026-11", "region_code": village})
+    [late] = [one for one in live.admin.items("/ledger-checks", region_code=village) if one["kind"] == "late_entry"]
+    reviewed = live.admin.post(
+        f"/ledger-checks/{late['id']}/review", json={"outcome": "explained", "note": "问过单桂花"}
+    )
+    assert reviewed.status_code == 200, reviewed.text
     button = live.device(elder)
     live.say(f"devices/{button}/event", {"type": "sos", "id": "1"})
     alarm = live.soon(lambda: live.admin.items("/alarms", elder_id=elder["id"]))[0]
@@ -524,4 +551,5 @@ def test_a_person_is_exported_corrected_and_erased(live: Live) -> None:
     everything += [row[0] for (table,) in tables for row in live.rows(f'SELECT t::text FROM "{table}" t')]
     for canary in ("单桂花", "单小妹", number, wrong, "13812340917", "般阳路7号"):
         assert not [text[:200] for text in everything if canary in text], canary
+    assert asyncio.run(_chains(live)) == (audit.Head, chain.Whole)  # both go on from what is left
     live.elder(village, name="单桂花", id_number=number)  # whoever comes back is somebody new

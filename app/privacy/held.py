@@ -145,6 +145,16 @@ HELD = (
         hides=("seq", "of", "version", "digest", "previous_hash", "hash"),
     ),
     Held("ledger_heads", "台账校验链", keeps=("elder_id", "rows", "hash", "sealed"), hides=("rows", "hash", "sealed")),
+    Held(
+        "ledger_checks", "台账核查",
+        f"(t.visit_id IN {_VISITS} OR t.other_visit_id IN {_VISITS} "  # noqa: S608
+        "OR t.figures -> 'visit_ids' ?| ARRAY(SELECT CAST(id AS text) FROM visits WHERE elder_id = :elder))",
+        keeps=("id", "kind", "key", "group_key", "month", "region_code", "visitor_id", "visit_id", "other_visit_id", "because",
+               "figures", "found_at", "state", "outcome", "reviewed_at", "reviewed_by"),
+        becomes={"note": _if_given("note")},
+        # The note may be about others, and the figures name their entries.
+        hides=("key", "group_key", "other_visit_id", "figures", "note", "reviewed_at", "reviewed_by"),
+    ),
     Held("ledger_seal_heads", "台账校验链", keeps=("seal", "elder_id", "rows", "hash"), hides=("seal", "rows", "hash")),
     Held(
         "elder_months", "月度统计",
@@ -186,12 +196,12 @@ HELD = (
     ),
     Held(
         "alarms", "报警",
-        keeps=("id", "elder_id", "region_code", "kind", "severity", "state", "trigger_device_id", "trigger_event_id",
+        keeps=("id", "elder_id", "region_code", "kind", "severity", "state", "trigger_device_id",
                "occurred_at", "received_at", "late", "raised_at", "first_sent_at", "answered_at", "acknowledged_at",
                "promise_due_at", "attended_at", "resolved_at", "outcome", "repeats", "plan", "plan_from", "step",
                "round", "next_at", "unreachable_since", "version"),
-        becomes={"because": _GONE, "trigger_event": "NULL", "acknowledged_by": _staff_only("acknowledged_by"),
-                 "attended_by": _staff_only("attended_by")},
+        becomes={"because": _GONE, "trigger_event": "NULL", "trigger_event_id": "NULL",
+                 "acknowledged_by": _staff_only("acknowledged_by"), "attended_by": _staff_only("attended_by")},
         hides=("plan", "plan_from", "version"),
     ),
     Held(
@@ -199,6 +209,18 @@ HELD = (
         f"t.device_id IN {_DEVICES} AND EXISTS (SELECT FROM bindings b WHERE b.device_id = t.device_id "
         "AND b.elder_id = :elder AND t.received_at >= b.bound_at AND t.received_at < coalesce(b.unbound_at, 'infinity'))",
         hides=("payload",),
+    ),
+    Held(  # the lists themselves are sealed, go as soon as they are used and after three days; all goes after thirty
+        "elder_imports", "名单导入", "t.id IN (SELECT import_id FROM elder_import_rows WHERE elder_id = :elder)",
+        keeps=("id", "region_code", "place_code", "size", "state", "mode", "failure", "notices", "rows_total", "rows_done",
+               "counts", "holder", "leased_until", "tries", "created_by", "committed_by", "created_at",
+               "checked_at", "finished_at"),
+        becomes={
+            "filename": "NULL",
+            "file_sealed": "CASE WHEN t.state IN ('uploaded', 'committing') THEN t.file_sealed END",
+        },
+        hides=("place_code", "size", "file_sealed", "mode", "failure", "notices", "rows_total", "rows_done", "counts",
+               "holder", "leased_until", "tries", "checked_at", "finished_at", "filename", "committed_by"),
     ),
     Held("elder_import_rows", "名单导入结果", hides=("issues",)),
     Held("device_events", "设备消息", f"t.device_id IN {_DEVICES} AND {_OWN}"),
@@ -240,13 +262,11 @@ NOBODY = {
     "digest_settings": "rules",
     "digest_timers": "when a worker looks next",
     "duties": "offices of staff",
-    "elder_imports": "lists, sealed, deleted as soon as they are used and after three days; what they named: elder_import_rows",
     "escalation_policies": "rules",
     "festival_settings": "rules",
     "heartbeats": "processes",
     "idempotent_answers": "sealed answers of two days; erasing opens them (app/privacy/erasure.py)",
     "known_places": "keyed hashes of staff's addresses",
-    "ledger_checks": "ids and figures of entries, and what a supervisor found out about their visitor",
     "ledger_examinations": "ids of entries, for a day",
     "ledger_samples": "ids of entries",
     "ledger_seals": "hashes",
