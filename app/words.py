@@ -288,10 +288,12 @@ _ZH: Final[dict[str, str]] = {
     "check.round_durations": "有起止时间的{entries}次探访中,{half_hours}次恰为半小时的整数倍,{same}次恰好都是{usual_minutes}分钟",
     "check.late_entry": "{start}的探访在结束{hours}小时后才补录",
     "check.no_door_event": "{start}的入户探访前后{minutes}分钟内,家中正常工作的门磁没有开关门记录(门可能一直开着,请核实)",
-    "forecast.done": "应探访的老年人本月都已探访",
-    "forecast.will_make_it": "还有{remaining}人未探访,剩{left}天;照目前每天{pace}人的进度,月底前可以全部探访",
-    "forecast.will_not_make_it": "还有{remaining}人未探访,剩{left}天;照目前每天{pace}人的进度,月底将有{missing}人未探访",
-    "forecast.too_early": "本月刚开始,还有{remaining}人未探访,进度尚不足以预计",
+    "forecast.done": "本月应做的探访都已完成",
+    "forecast.will_make_it": "月底前还应探访{visits}次(每周探访对象{weekly}次,本月尚未探访{remaining}人),剩{left}天;"
+    "照目前每天{pace}次的进度,可以完成",
+    "forecast.will_not_make_it": "月底前还应探访{visits}次(每周探访对象{weekly}次,本月尚未探访{remaining}人),剩{left}天;"
+    "照目前每天{pace}次的进度,将差{missing}次",
+    "forecast.too_early": "本月刚开始,月底前还应探访{visits}次,进度尚不足以预计",
     "page.title": "守望 · 报警应答",
     "page.elder": "{name},{age}岁",
     "page.address": "地址",
@@ -610,10 +612,12 @@ _EN: Final[dict[str, str]] = {
     "check.round_durations": "of {entries} timed visits {half_hours} took whole half hours, {same} just {usual_minutes} minutes",
     "check.late_entry": "the visit of {start} was written down {hours} hours after it ended",
     "check.no_door_event": "no door event within {minutes} minutes of the visit of {start}, though the sensor works",
-    "forecast.done": "everybody who is due was visited this month",
-    "forecast.will_make_it": "{remaining} people still wait, {left} days are left; at {pace} a day all will be visited",
-    "forecast.will_not_make_it": "{remaining} people still wait, {left} days are left; at {pace} a day {missing} will be missed",
-    "forecast.too_early": "the month has just begun: {remaining} people still wait, and the pace says little yet",
+    "forecast.done": "every visit that this month asks for was made",
+    "forecast.will_make_it": "{visits} visits to make ({weekly} weekly ones, {remaining} people not seen yet), {left} days left; "
+    "at {pace} a day they will be made",
+    "forecast.will_not_make_it": "{visits} visits to make ({weekly} weekly ones, {remaining} people not seen yet), {left} days "
+    "left; at {pace} a day {missing} will not be made",
+    "forecast.too_early": "the month has just begun: {visits} visits to make, and the pace says little yet",
     "page.title": "Shouwang · answer an alarm",
     "page.elder": "{name}, {age} years",
     "page.address": "Address",

@@ -20,8 +20,9 @@ from app.reports.area import GroupBy
 from app.reports.coverage import EXCUSING, Coverage, Standing
 from app.reports.coverage_check import Entry, Person, rows_of
 from app.reports.months import Month
-from app.reports.rates import Prospect, forecast
-from app.visits import ledger
+from app.reports.outlook import Weeks, outlook
+from app.reports.rates import Ahead, Prospect, forecast
+from app.visits import kept, ledger
 from app.visits.ledger import Deed
 from app.visits.tables import Visit
 from app.visits.vocabulary import Method, VisitOutcome
@@ -52,21 +53,40 @@ def test_months_go_over_the_year() -> None:
 
 @pytest.mark.unit
 def test_the_pace_so_far_says_how_the_month_will_end() -> None:
-    def look(due: int, visited: int, day: int) -> Any:
-        return forecast(due=due, visited=visited, today=date(2026, 11, day), last_day=date(2026, 11, 30))
+    def look(made: int, remaining: int, day: int, weekly: int = 0, due: int = 60, visited: int = 40) -> Any:
+        ahead = Ahead(due, visited, made, remaining, weekly)
+        return forecast(ahead, today=date(2026, 11, day), last_day=date(2026, 11, 30))
 
-    on_course = look(60, 40, 20)
+    on_course = look(40, 20, 20)
     assert (on_course.prospect, on_course.pace, on_course.needed, on_course.expected_visited) == (
         Prospect.WILL_MAKE_IT, 2.0, 2.0, 60,
     )  # fmt: skip
-    short = look(61, 40, 20)
-    assert (short.prospect, short.remaining, short.expected_visited) == (Prospect.WILL_NOT_MAKE_IT, 21, 60)
-    assert "1人" in short.because
-    assert look(40, 40, 20).prospect is Prospect.DONE
-    assert look(0, 0, 20).prospect is Prospect.DONE
-    assert look(60, 0, 2).prospect is Prospect.TOO_EARLY
-    last = look(60, 59, 30)
+    # Everybody was seen once; the weekly visits that are left are more than the pace makes.
+    short = look(40, 21, 20, weekly=21, due=40)
+    assert (short.prospect, short.remaining, short.expected_missing) == (Prospect.WILL_NOT_MAKE_IT, 0, 1)
+    assert "21次" in short.because
+    assert "差1次" in short.because
+    assert look(60, 0, 20, visited=60).prospect is Prospect.DONE
+    assert look(0, 0, 20, due=0, visited=0).prospect is Prospect.DONE
+    assert look(0, 60, 2, visited=0).prospect is Prospect.TOO_EARLY
+    last = look(59, 1, 30, visited=59)
     assert (last.prospect, last.needed, last.days_left) == (Prospect.WILL_NOT_MAKE_IT, None, 0)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("today", "begun", "this_ends", "later"),
+    [
+        (date(2026, 11, 1), 1, True, 4),  # a Sunday: its week, and those that end on the 8th, 15th, 22nd and 29th
+        (date(2026, 11, 2), 2, True, 3),
+        (date(2026, 11, 29), 5, True, 0),
+        (date(2026, 11, 30), 6, False, 0),  # its week ends in December: asked for there
+        (date(2026, 2, 28), 5, False, 0),
+        (date(2026, 3, 1), 1, True, 4),
+    ],
+)
+def test_weeks_belong_to_the_month_they_end_in(today: date, begun: int, this_ends: bool, later: int) -> None:
+    assert Weeks.of(today) == Weeks(begun, this_ends, later)
 
 
 @pytest.mark.unit
@@ -199,6 +219,44 @@ async def test_raw_and_adjusted_with_every_exclusion_in_view(world: World) -> No
     assert (after.visited, after.exclusions["in_hospital"]) == (2, 0)
     assert waiting.id
     await nothing_drifted(world)
+
+
+async def test_what_a_month_still_asks_for_has_the_weekly_visits_of_key_people(world: World) -> None:
+    names = ["甲", "乙", "丙", "丁"]
+    today = date(2026, 11, 16)  # a Monday; two more Sundays are in the month
+    world.clock.now = on(today, 12)
+    general, key, ill, back = await world.elders(names)
+    for one in (general, key):
+        await home_consent(world, one)
+    await world.do("UPDATE elders SET birth_date = '1950-01-01'")
+    for one, dementia in ((general, False), (key, True), (back, True)):
+        async with transaction(world.sessions) as session:
+            locked = await register.elder_within(session, ADMIN, one.id, lock=True)
+            fields = {"dementia": dementia, "observed": "independent"}
+            await register.change_elder(
+                session, ADMIN, locked, fields, sealer=world.sealer, now=world.time(), today=today
+            )
+    await visit(world, general, on(date(2026, 11, 3)))
+    await visit(world, general, on(date(2026, 11, 4)))  # more than asked: no pace for others
+    await visit(world, key, on(date(2026, 11, 10)))
+    await status(world, ill, StatusReason.IN_HOSPITAL, today)
+    await status(world, back, StatusReason.AWAY, today, until=today + timedelta(days=2))
+
+    async def ahead() -> Ahead:
+        async with world.sessions() as session:
+            (line,) = await outlook(session, "370302", by=None, today=today)
+            return line.ahead
+
+    # Weekly: this week and the next of one, and of one who is back this week. Nobody has looked at the duties yet.
+    assert await ahead() == Ahead(3, 2, 2, 4, 4)
+    while True:
+        async with transaction(world.sessions) as session:
+            if not await kept.look_again(session, now=world.time(), today=today, tz=TZ):
+                break
+    judged = await ahead()
+    assert (judged.visits_made, judged.visits_remaining) == (2, 3)  # who is away today: the week after is asked for
+    await visit(world, key, on(today))
+    assert (await ahead()).visits_remaining == 2
 
 
 async def test_past_months_stay_as_they_were_and_move_only_by_what_is_corrected_in_them(world: World) -> None:

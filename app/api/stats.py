@@ -24,6 +24,7 @@ from app.reports.alarms import TARGETS, AlarmGroup, Figures
 from app.reports.area import GroupBy, area
 from app.reports.coverage import Coverage, Standing
 from app.reports.months import Month
+from app.reports.outlook import outlook
 from app.reports.rates import Prospect, forecast, rate
 from app.rules.verdict import AlarmKind, Severity
 
@@ -129,13 +130,23 @@ class ForecastOut(BaseModel):
     due: int = Field(description="People who count this month: enrolled without the excluded.")
     visited: int
     remaining: int = Field(description="Who still waits for this month's first visit.")
+    visits_made: int = Field(description="Visits so far, of each person no more than was asked for.")
+    visits_remaining: int = Field(
+        description="Visits to make by the month's end: the month's, and those of the weeks that end in it."
+    )
+    weekly_remaining: int = Field(description="Of them, those of people who are visited weekly.")
     days_left: int = Field(description="After today.")
-    pace: float = Field(description="People visited for the first time this month, a day so far.")
-    needed: float | None = Field(description="The pace that would still reach everybody; null on the last day.")
-    expected_visited: int = Field(description="By the month's end at this pace.")
+    pace: float = Field(description="Visits a day so far.")
+    needed: float | None = Field(description="The pace that would still make all of them; null on the last day.")
+    expected_missing: int = Field(description="Visits that will not be made at this pace.")
+    expected_visited: int = Field(
+        description="People with a first visit by the month's end, as they were reached so far."
+    )
     expected_rate: float | None
     prospect: Prospect
-    because: str = Field(examples=["还有12人未探访,剩4天;照目前每天2.0人的进度,月底将有4人未探访"])
+    because: str = Field(
+        examples=["月底前还应探访12次(每周探访对象8次,本月尚未探访4人),剩4天;照目前每天2.0次的进度,将差4次"]
+    )
 
 
 class Forecasts(BaseModel):
@@ -156,25 +167,25 @@ async def coverage_forecast(
     region_code: RegionText = None,
     group_by: GroupBy | None = None,
 ) -> Forecasts:
-    """From who still waits for a visit this month, and the pace so far. A place with three days or fewer behind it is too
-    early to tell."""
+    """From the visits still to make by the month's end, weekly people's of each week that ends in it, and the pace so far.
+    The first two days of a month are too early to tell."""
     today = now.astimezone(parts.tz).date()
     month = Month.of(today)
-    lines = await reports.coverage(session, await area(session, who, region_code), month, by=group_by, today=today)
     items = []
-    for line in lines:
-        one = forecast(due=line.due, visited=line.visited, today=today, last_day=month.last)
+    for line in await outlook(session, await area(session, who, region_code), by=group_by, today=today):
+        ahead = line.ahead
+        one = forecast(ahead, today=today, last_day=month.last)
         items.append(
             ForecastOut(
-                region_code=line.region_code, name=line.name, care_level=line.care_level, due=line.due,
-                visited=line.visited, remaining=one.remaining, days_left=one.days_left, pace=one.pace,
-                needed=one.needed, expected_visited=one.expected_visited,
-                expected_rate=rate(one.expected_visited, line.due), prospect=one.prospect, because=one.because,
+                region_code=line.region_code, name=line.name, care_level=line.care_level, due=ahead.due,
+                visited=ahead.visited, remaining=one.remaining, visits_made=ahead.visits_made,
+                visits_remaining=ahead.visits_remaining, weekly_remaining=ahead.weekly_remaining,
+                days_left=one.days_left, pace=one.pace, needed=one.needed, expected_missing=one.expected_missing,
+                expected_visited=one.expected_visited, expected_rate=rate(one.expected_visited, ahead.due),
+                prospect=one.prospect, because=one.because,
             )
         )  # fmt: skip
-    items.sort(
-        key=lambda one: (one.prospect is not Prospect.WILL_NOT_MAKE_IT, one.expected_visited - one.due, one.region_code)
-    )
+    items.sort(key=lambda one: (one.prospect is not Prospect.WILL_NOT_MAKE_IT, -one.expected_missing, one.region_code))
     return Forecasts(month=str(month), items=items)
 
 

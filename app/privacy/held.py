@@ -163,7 +163,8 @@ HELD = (
     ),
     Held(
         "visit_duties", "应探访情况",
-        keeps=("elder_id", "region_code", "care_level", "period", "period_end", "still", "overdue", "look_on"),
+        keeps=("elder_id", "region_code", "care_level", "period", "period_end", "per_period", "still", "overdue",
+               "look_on"),
         hides=("look_on",),
     ),
     Held(

@@ -55,7 +55,7 @@ class Coverage:
         return rate(self.visited, self.due)
 
 
-def _group(by: GroupBy | None) -> tuple[str, str]:
+def grouped(by: GroupBy | None) -> tuple[str, str]:
     """SQL for the code and the class of a line."""
     match by:
         case None:
@@ -70,6 +70,8 @@ def _group(by: GroupBy | None) -> tuple[str, str]:
             assert_never(by)
 
 
+# Of a row of a month: whether it takes somebody out of the adjusted rate.
+EXCLUDED = "(visits = 0 AND evidenced AND excused IS NOT NULL)"
 _EXCLUSIONS = ", ".join(f"count(*) FILTER (WHERE excluded = '{one.value}') AS {one.value}" for one in EXCUSING)
 _COVERAGE = """
     SELECT {code} AS code, {level} AS care_level, count(*) AS enrolled, count(*) FILTER (WHERE visits > 0) AS visited,
@@ -87,7 +89,7 @@ async def coverage(
     session: AsyncSession, prefix: str, month: Month, *, by: GroupBy | None, today: date
 ) -> list[Coverage]:
     """The lines of a month. Without `by` there is one, also when nobody is enrolled."""
-    code, level = _group(by)
+    code, level = grouped(by)
     query = sa.text(_COVERAGE.format(code=code, level=level, exclusions=_EXCLUSIONS))
     values = {"month": month.first, "prefix": prefix, "until": month.until(today)}
     if ":whole" in query.text:

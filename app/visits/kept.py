@@ -154,11 +154,12 @@ _STALE = sa.text(
 )
 _KEEP = sa.text(
     """
-    UPDATE visit_duties d SET care_level = r.care_level, period = r.period, period_end = r.period_end, still = r.still,
-           overdue = r.overdue, look_on = r.look_on
+    UPDATE visit_duties d SET care_level = r.care_level, period = r.period, period_end = r.period_end,
+           per_period = r.per_period, still = r.still, overdue = r.overdue, look_on = r.look_on
     FROM unnest(CAST(:id AS uuid[]), CAST(:care_level AS text[]), CAST(:period AS text[]),
-                CAST(:period_end AS date[]), CAST(:still AS int[]), CAST(:overdue AS bool[]), CAST(:look_on AS date[]))
-         AS r(id, care_level, period, period_end, still, overdue, look_on)
+                CAST(:period_end AS date[]), CAST(:per_period AS int[]), CAST(:still AS int[]), CAST(:overdue AS bool[]),
+                CAST(:look_on AS date[]))
+         AS r(id, care_level, period, period_end, per_period, still, overdue, look_on)
     WHERE d.elder_id = r.id
     """
 )
@@ -181,6 +182,7 @@ async def look_again(session: AsyncSession, *, now: datetime, today: date, tz: Z
             "care_level": [one.care_level.value if one else e.care_level for e, one in zip(people, due, strict=True)],
             "period": [one.often.period.value if one else None for one in due],
             "period_end": [one.span.end if one else None for one in due],
+            "per_period": [one.often.visits if one else 1 for one in due],
             "still": [one.open if one and is_open(one) else 0 for one in due],
             "overdue": [bool(one and one.overdue) for one in due],
             "look_on": [_look_on(e, one, coming, today) for e, one in zip(people, due, strict=True)],

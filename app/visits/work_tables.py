@@ -129,6 +129,7 @@ class KeptDuty(SQLModel, table=True):
     care_level: CareLevel = Field(sa_column=text_enum(CareLevel, name="care_level"))
     period: Period | None = Field(default=None, sa_column=text_enum(Period, name="period", nullable=True))
     period_end: date | None = None
+    per_period: int = Field(default=1, sa_column=sa.Column(sa.Integer, nullable=False, server_default="1"))
     still: int = 0
     overdue: bool = False
     look_on: date | None = None  # judged anew from this day on; empty: they left
