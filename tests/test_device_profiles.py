@@ -125,14 +125,20 @@ def test_only_those_who_manage_may_configure(live: Live) -> None:
     assert auditor.post("/device-profiles/try", json={"topic": "a", "payload": ""}).status_code == 403
 
 
-def test_a_profile_that_reads_devices_elsewhere_is_not_theirs_to_change(live: Live) -> None:
+def test_what_all_regions_share_is_for_the_whole_district(live: Live) -> None:
+    """Also a profile that no device is registered under yet: somebody elsewhere may be about to use it."""
     name = fresh()
     live.admin.made("/device-profiles", **radar(name))
-    live.admin.made("/devices", device_id=f"{name}-1", kind="other", profile=name, region_code="370302001000")
-    elsewhere, here = live.user("supervisor", "370302002"), live.user("supervisor", "370302001")
-    assert elsewhere.put(f"/device-profiles/{name}", json=radar(name, title="x")).status_code == 409
-    assert elsewhere.delete(f"/device-profiles/{name}").status_code == 409
-    assert here.put(f"/device-profiles/{name}", json=radar(name, title="x")).status_code == 200
+    township, district = live.user("supervisor", "370302001"), live.user("supervisor", "370302")
+    for refused in (
+        township.post("/device-profiles", json=radar(fresh())),
+        township.put(f"/device-profiles/{name}", json=radar(name, title="x")),
+        township.delete(f"/device-profiles/{name}"),
+    ):
+        assert refused.status_code == 403
+        assert "whole district" in refused.json()["detail"]
+    assert township.post("/device-profiles/try", json={"topic": "a", "payload": ""}).status_code == 200
+    assert district.put(f"/device-profiles/{name}", json=radar(name, title="x")).status_code == 200
 
 
 # --- dry runs -------------------------------------------------------------------------------------------------------

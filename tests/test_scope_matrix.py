@@ -72,6 +72,7 @@ MATRIX: dict[str, Row] = {name: Row() for name in PLAIN}
 _WRITERS_ONLY = {"operator": 403, "visitor": 403, "key": 403}  # whoever wrote it down, or manages the register
 _SUPERVISORS = {"operator": 403, "visitor": 403}  # a key may enter weather
 _ENTERED = {"operator": 403, "visitor": 404, "key": 403}  # what the key itself entered
+_SHARED = dict.fromkeys(("admin", "supervisor", "key"), 403)  # by all regions: for a whole district
 _PERIOD = {"period_id": "special_period"}
 _PROFILE = {"name": "radar"}
 MATRIX |= {
@@ -89,7 +90,7 @@ MATRIX |= {
     "dry_run": Row(subjects={"policy_id": "care_policy"}),
     "policy": Row(subjects={"policy_id": "escalation_policy"}),
     "add_policy": Row(),
-    "add_scale": Row(body={"name": "another scale"}),
+    "add_scale": Row(body={"name": "another scale"}, refused=_SHARED),
     # people
     "enrol": Row(),
     "search": Row(body={"name": "户老人"}, finds=True),
@@ -104,11 +105,11 @@ MATRIX |= {
     "cancel_test": Row(subjects={"device_id": "tested_device"}),
     "import_devices": Row(refused=dict.fromkeys(("admin", "supervisor", "key"), 422)),  # asked without a list
     "profiles": Row(tells=False),
-    "add_profile": Row(),
+    "add_profile": Row(refused=_SHARED),
     "try_profile": Row(),
     "profile": Row(fixed=_PROFILE),
-    "change_profile": Row(fixed=_PROFILE, body=_PROFILE),
-    "remove_profile": Row(fixed=_PROFILE),
+    "change_profile": Row(fixed=_PROFILE, body=_PROFILE, refused=_SHARED),
+    "remove_profile": Row(fixed=_PROFILE, refused=_SHARED),
     # visits
     "close_month": Row(),
     "record": Row(),

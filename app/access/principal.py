@@ -25,6 +25,7 @@ class Origin:
 
 
 ANYWHERE = Origin()
+DISTRICT_DIGITS = 6  # of a scope; that of a township is longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,11 @@ class Principal:
         if not self.may(right):
             holder = f"the role {self.role.value}" if self.role else "this API key"
             raise NotAllowed(f"{holder} has no right to {right.value}")
+
+    def must_oversee_a_district(self) -> None:
+        """Raises `NotAllowed` for an account or key of a township or village: what all regions share is not theirs to change."""
+        if len(self.region_code) > DISTRICT_DIGITS:
+            raise NotAllowed("all regions share this: only an account or key of the whole district may change it")
 
     def sees(self, region_code: str) -> bool:
         return region_code.startswith(self.region_code)

@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from app.access.principal import DISTRICT_DIGITS
+
 FROM, UNTIL = "shouwang.from", "shouwang.until"  # the scope as a range of region codes
 ELDERS = "shouwang.elders"  # a visitor's: those assigned today
 VISITOR, PRINCIPAL = "shouwang.visitor", "shouwang.principal"
@@ -74,6 +76,9 @@ def through(parent: str, column: str, *, key: str = "id") -> Wall:
 def same_for_all(why: str, *, writes: str | None = None) -> Wall:
     """Nothing of a person: everybody reads it. `writes`: a region's column that limits who changes it."""
     return Wall("true", "true", writes=_inside(f"{{t}}.{writes}") if writes else None, why=why)
+
+
+_OF_A_DISTRICT = f"length(current_setting('{FROM}', true)) <= {DISTRICT_DIGITS}"  # or of everything
 
 
 def server_only(why: str) -> Wall:
@@ -196,8 +201,8 @@ WALLS: Mapping[str, Wall] = {
     "escalation_policies": same_for_all("rules; those of the region above hold below it", writes="region_code"),
     "special_periods": same_for_all("days on which more is due; those of the region above hold", writes="region_code"),
     "festival_settings": same_for_all("what festivals ask for; those of the region above hold", writes="region_code"),
-    "ability_scales": same_for_all("what a score means"),
-    "device_profiles": same_for_all("how a family of devices is read"),
+    "ability_scales": Wall("true", "true", writes=_OF_A_DISTRICT, why="what a score means"),
+    "device_profiles": Wall("true", "true", writes=_OF_A_DISTRICT, why="how a family of devices is read"),
     # --- front ends
     "webhook_subscriptions": by_region(),
     "webhook_deliveries": through("webhook_subscriptions", "subscription_id"),

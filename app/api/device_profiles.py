@@ -153,7 +153,8 @@ async def add_profile(
     body: Profile, response: Response, who: PrincipalDep, session: SessionDep, parts: PartsDep, now: NowDep
 ) -> DeviceProfileOut:
     """In force within a second on every running process: subscribed to, and read. Try it first with
-    `POST /device-profiles/try`."""
+    `POST /device-profiles/try`. All regions share the profiles: for accounts and keys of the whole district."""
+    who.must_oversee_a_district()
     _check(body, parts.codecs)
     if await catalogue.profile(session, body.name) is not None:
         raise Conflict("a profile of this name exists; PUT changes it", field="name")
@@ -252,7 +253,8 @@ def _check(profile: Profile, codecs: Any) -> None:
 
 async def _own(session: Any, who: Any, codecs: Any, name: str, match: int | None) -> Kept:
     """A profile that the account may change, held. Raises for one that is not there, built in, kept in a file, or that
-    devices beyond the account's region are read by."""
+    devices beyond the account's region are read by; and for an account or key of less than a district."""
+    who.must_oversee_a_district()
     if name in filters(codecs):
         raise Conflict(f"{name} is a built-in family and cannot be changed")
     kept = await catalogue.profile(session, name, lock=True)

@@ -186,7 +186,9 @@ async def scales(
 
 @router.post("/ability-scales", dependencies=[needs(Right.CARE_RULES)], status_code=201, summary="Add a scale")
 async def add_scale(body: ScaleIn, who: PrincipalDep, session: SessionDep, now: NowDep) -> ScaleOut:
-    """Each level once, no gap and no overlap. A scale is never changed: assessments were made by it."""
+    """Each level once, no gap and no overlap. A scale is never changed: assessments were made by it. All
+    regions share the scales: for accounts of the whole district."""
+    who.must_oversee_a_district()
     bands = sorted(body.bands, key=lambda band: band.lowest)
     if len({band.level for band in bands}) != len(AbilityLevel):
         raise InvalidInput("each of the five levels has one band", field="bands")
