@@ -227,6 +227,7 @@ class Server:
             self.settings.tz,
             sweeps=[self._sweep_webhooks, import_queue.sweep],
             chores=[Retention(self.sessions, self.settings, self.sealer, self.settings.tz).run],
+            zigbee_bases=self.settings.words("zigbee_bases"),
         )
         self.ticks.start()
         stack.callback(self.ticks.stop)

@@ -51,7 +51,9 @@ class Ticks:
         *,
         sweeps: Sequence[Sweep] = (),
         chores: Sequence[Chore] = (),
+        zigbee_bases: Sequence[str] = ("zigbee2mqtt",),
     ) -> None:
+        self._zigbee_bases = zigbee_bases
         self._sessions = sessions
         self._clock = clock
         self._tz = tz
@@ -128,7 +130,7 @@ class Ticks:
     async def watch(self) -> int:
         """One batch of homes that are due to be looked at. Returns how many there were."""
         async with transaction(self._sessions) as session:
-            return await watches.take_due(session, now=self._clock(), tz=self._tz)
+            return await watches.take_due(session, now=self._clock(), tz=self._tz, zigbee_bases=self._zigbee_bases)
 
     async def end_tests(self) -> int:
         """One batch of guided tests whose window is over. Returns how many there were."""

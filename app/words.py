@@ -21,6 +21,8 @@ _ZH: Final[dict[str, str]] = {
     "because.bed_exit_moved": "{time}夜间离床,{spell}没有回到床上;最后一次动静是{moved}({place}),此后允许{limit}",
     "because.fall_grown": "{place}的跌倒探测器{time}怀疑老人跌倒,此后{spell}没有任何动静",
     "because.bridge_offline": "网关{place}从{time}起离线,已{spell};它连接的{count}个设备都看不到,期间无法判断家中有无动静",
+    "because.shared_bridge_offline": "网关{place}从{time}起离线,已{spell};它连接的{count}个设备(共{homes}户)都看不到,期间无法判断"
+    "家中有无动静",
     "because.device_offline": "设备{place}({device_id})从{time}起离线,已{spell}(允许{limit})",
     "because.device_silent": "设备{place}({device_id})最后一次消息是{time},已{spell}没有消息(允许{limit})",
     "because.battery_low": "设备{place}({device_id})电量{percent}%,低于或等于{limit}%,请尽快换电池",
@@ -339,6 +341,8 @@ _EN: Final[dict[str, str]] = {
     "because.fall_grown": "the fall detector {place} suspected a fall at {time}, and for {spell} nothing moved",
     "because.bridge_offline": "the gateway {place} has been offline since {time}, for {spell}; none of its {count} devices "
     "can be seen, and nobody can tell whether anybody moves",
+    "because.shared_bridge_offline": "the gateway {place} has been offline since {time}, for {spell}; none of its {count} "
+    "devices in {homes} homes can be seen, and nobody can tell whether anybody moves there",
     "because.device_offline": "the device {place} ({device_id}) has been offline since {time}, for {spell} (allowed {limit})",
     "because.device_silent": "the last message of the device {place} ({device_id}) came at {time}, {spell} ago "
     "(allowed {limit})",

@@ -18,6 +18,7 @@ from app.rules.verdict import DEVICE_HEALTH, Severity
 from app.watches import due, replaying
 from app.watches.replaying import Span
 from tests.test_api import refused
+from tests.test_catalogue import Families
 from tests.world import TZ, Person, World, unique
 
 if TYPE_CHECKING:
@@ -142,6 +143,43 @@ async def test_a_gateway_that_is_gone_is_one_alarm(world: World) -> None:
     await world.message(motion, {"type": "heartbeat"})
     await world.live(minutes=11)
     assert (await world.alarms(elder))[0].state == "resolved"
+
+
+async def test_forty_devices_under_a_gateway_of_nobody_are_one_alarm(world: World) -> None:
+    """The gateway was never registered, and its devices hang in three homes: one of them tells, the others keep silent."""
+    people = [await world.elder() for _ in range(3)]
+    addresses = [f"0x{number:016x}" for number in range(40)]
+    devices = []
+    for number, address in enumerate(addresses):
+        kind = DeviceKind.MOTION_SENSOR
+        devices.append(await world.device(people[number % 3], f"zigbee:{address}", kind=kind, profile="zigbee2mqtt"))
+    by_name = await world.device(
+        people[0], "zigbee2mqtt:楼道~1门磁", kind=DeviceKind.DOOR_SENSOR, profile="zigbee2mqtt"
+    )
+    families = Families(world)
+    await families.following.load()
+    names = [{"friendly_name": f"m{n}", "ieee_address": a} for n, a in enumerate(addresses)]
+    await families.say("zigbee2mqtt/bridge/devices", names, retained=True)
+    for number in range(40):
+        await families.say(f"zigbee2mqtt/m{number}", {"occupancy": True})
+    await families.say("zigbee2mqtt/楼道/门磁", {"contact": True})
+    for state in ("online", "offline", "offline"):
+        await families.say("zigbee2mqtt/bridge/state", {"state": state}, retained=True)
+        world.clock.now += timedelta(seconds=20)
+    await world.live(minutes=30 * 60)
+    (alarm,) = [one for person in people for one in await world.alarms(person)]
+    assert (alarm.kind, alarm.severity, alarm.state) == ("bridge_offline", "minor", "open")
+    assert "41个设备(共3户)" in alarm.because
+    await families.say("zigbee2mqtt/bridge/state", {"state": "online"}, retained=True)
+    for number in range(40):
+        await families.say(f"zigbee2mqtt/m{number}", {"occupancy": True})
+    await families.say("zigbee2mqtt/楼道/门磁", {"contact": True})
+    await world.live(minutes=25)
+    assert [one.state for person in people for one in await world.alarms(person)] == ["resolved"]
+    assert len(devices) + len([by_name]) == 41
+    await world.live(minutes=27 * 60)  # one by one they are silent now
+    later = [one.kind for person in people for one in await world.alarms(person) if one.state == "open"]
+    assert later.count("device_silent") == 3
 
 
 async def test_a_device_that_was_taken_away_is_forgotten(world: World) -> None:

@@ -316,12 +316,13 @@ class World:
         *,
         kind: DeviceKind = DeviceKind.SOS_BUTTON,
         place: str | None = None,
+        profile: str = "native",
     ) -> str:
         now = self.time()
         device_id = device_id or f"sos-{next(_numbers):05d}"
         async with transaction(self.sessions) as session:
             made = await wearing.register(
-                session, device_id=device_id, kind=kind, profile="native", place=place, region_code=VILLAGE, now=now
+                session, device_id=device_id, kind=kind, profile=profile, place=place, region_code=VILLAGE, now=now
             )
             if elder is not None:
                 lives_in = (await register.names_of(session, [elder.id]))[elder.id][1]

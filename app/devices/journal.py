@@ -250,15 +250,21 @@ async def unknown_status(
 _UNCLAIMED = sa.text(
     """
     INSERT INTO unclaimed_devices AS u (device_id, first_seen_at, last_seen_at, messages, last_topic, profile_guess,
-                                        said)
-    SELECT device_id, min(at), max(at), count(*), max(topic), max(guess), array_agg(DISTINCT type)
+                                        said, online, online_since)
+    SELECT device_id, min(at), max(at), count(*), max(topic), max(guess), array_agg(DISTINCT type),
+           (array_agg(online ORDER BY place DESC) FILTER (WHERE online IS NOT NULL))[1],
+           max(at) FILTER (WHERE online IS NOT NULL)
     FROM unnest(CAST(:device_id AS text[]), CAST(:at AS timestamptz[]), CAST(:topic AS text[]), CAST(:guess AS text[]),
-                CAST(:type AS text[])) AS x(device_id, at, topic, guess, type)
+                CAST(:type AS text[]), CAST(:online AS bool[])) WITH ORDINALITY
+         AS x(device_id, at, topic, guess, type, online, place)
     WHERE NOT EXISTS (SELECT FROM devices d WHERE d.device_id = x.device_id)
     GROUP BY device_id ORDER BY device_id
     ON CONFLICT (device_id) DO UPDATE SET last_seen_at = excluded.last_seen_at,
         messages = u.messages + excluded.messages, last_topic = excluded.last_topic,
         profile_guess = excluded.profile_guess,
+        online = coalesce(excluded.online, u.online),
+        online_since = CASE WHEN excluded.online IS DISTINCT FROM u.online AND excluded.online IS NOT NULL
+                            THEN excluded.online_since ELSE u.online_since END,
         said = ARRAY(SELECT DISTINCT unnest(u.said || excluded.said) ORDER BY 1)
     """
 )
@@ -274,6 +280,7 @@ async def note_unclaimed(session: Hands, frames: Sequence[tuple[Observation, Fra
             "topic": [frame.topic[:_TOPIC_LIMIT] for _, frame in frames],
             "guess": [seen.source.profile for seen, _ in frames],
             "type": [seen.event.type for seen, _ in frames],
+            "online": [seen.event.online if isinstance(seen.event, Status) else None for seen, _ in frames],
         })  # fmt: skip
 
 

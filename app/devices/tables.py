@@ -138,6 +138,8 @@ class UnclaimedDevice(SQLModel, table=True):
     messages: int = Field(sa_column=sa.Column(sa.BigInteger, nullable=False))
     last_topic: str
     profile_guess: str = Field(max_length=64)
+    online: bool | None = None  # its own word or its network's: a gateway need not be registered to be missed
+    online_since: datetime | None = Field(default=None, sa_column=moment(nullable=True))
     said: list[str] = Field(sa_column=sa.Column(ARRAY(sa.Text), nullable=False, server_default="{}"))
 
 
@@ -237,7 +239,7 @@ class ZigbeeName(SQLModel, table=True):
     """Which Zigbee device a gateway's name stands for, as its `bridge/devices` said last."""
 
     __tablename__ = "zigbee_names"
-    __table_args__ = (sa.Index("ix_zigbee_names_base", "base"),)
+    __table_args__ = (sa.Index("ix_zigbee_names_base", "base"), sa.Index("ix_zigbee_names_address", "address"))
 
     topic: str = Field(primary_key=True)
     base: str

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from app.rules.home import Gadget, Home, clock_is_off, gadget_flaps
+from app.rules.settings import BridgeOffline
 from app.rules.verdict import AlarmKind, Severity
-from app.rules.watching import Condition, Device, Stage, View, saying, spell
+from app.rules.watching import Bridge, Condition, Device, Stage, View, saying, spell
 from app.words import say
 
 _GATEWAY = "gateway"
@@ -30,6 +31,21 @@ def bridge_offline(home: Home, view: View, now: float) -> Iterator[Condition]:
             _gone(view, device_id, device, "because.bridge_offline", count=count),
             device_id,
         )
+    for bridge in view.bridges:
+        if bridge.told:
+            yield _shared_bridge(view, bridge, rules)
+
+
+def _shared_bridge(view: View, bridge: Bridge, rules: BridgeOffline) -> Condition:
+    def because(at: float) -> str:
+        return say(
+            "because.shared_bridge_offline", place=bridge.place or bridge.device_id, time=view.clock(bridge.since),
+            spell=spell(at - bridge.since), count=bridge.devices, homes=bridge.homes,
+        )  # fmt: skip
+
+    due = bridge.since + rules.after_minutes * 60
+    stages = (Stage(due, Severity.WARNING), Stage(due + rules.grows_after_hours * 3600, Severity.MINOR))
+    return Condition(AlarmKind.BRIDGE_OFFLINE, bridge.since, stages, because)
 
 
 def _offline_bridges(view: View) -> Iterator[tuple[str, Device]]:
@@ -40,7 +56,8 @@ def _offline_bridges(view: View) -> Iterator[tuple[str, Device]]:
 
 def note_bridge(home: Home, view: View, now: float) -> None:
     """While the bridge is away nobody can tell silence from blindness: a silence counts from its return."""
-    down = min((device.heard for _, device in _offline_bridges(view)), default=0.0)
+    gone = [device.heard for _, device in _offline_bridges(view)] + [bridge.since for bridge in view.bridges]
+    down = min(gone, default=0.0)
     if home.bridge_down and not down:
         home.bridge_back = now
     home.bridge_down = down

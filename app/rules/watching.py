@@ -34,6 +34,19 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
+class Bridge:
+    """A gateway that is gone, that devices of this home hang on and that is not the home's own. `told`: this home tells of it,
+    with all its `devices` in `homes`; the others are only blind."""
+
+    device_id: str
+    place: str | None
+    since: float
+    told: bool
+    devices: int
+    homes: int
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """What the watches know beside the state. `present`: the register says that the person lives here."""
 
@@ -44,6 +57,7 @@ class View:
     present: bool = True
     covers: Sequence[Cover] = ()
     devices: Mapping[str, Device] = field(default_factory=dict)
+    bridges: Sequence[Bridge] = ()
 
     def local(self, at: float) -> datetime:
         return datetime.fromtimestamp(at, self.tz)
@@ -145,7 +159,7 @@ def look(home: Home, view: View, now: float, watches: Sequence[Watch]) -> Look:
     for kind in [kind for kind in home.raised if kind not in standing]:
         del home.raised[kind]
         told.append(Ease(AlarmKind(kind), say(f"because.over.{kind}", time=view.clock(now))))
-    if home.raised:
+    if home.raised or home.bridge_down:
         later.append(now + _EASE_LOOK_S)
     return Look(tuple(_most_urgent(told)), min(later, default=None))
 

@@ -23,7 +23,7 @@ from app.rules.watching import Device, Ease, Rise, View
 from app.visits import tasks
 from app.visits.tasks import Asked
 from app.visits.vocabulary import TaskKind
-from app.watches import easing
+from app.watches import bridges, easing
 from app.watches.following import read_state, write_state
 from app.watches.settings import rulebook
 from app.words import say
@@ -87,13 +87,16 @@ async def find_due(session: AsyncSession, *, now: datetime) -> list[UUID]:
     return list((await session.execute(_DUE, {"now": now, "batch": _BATCH})).scalars())
 
 
-async def take_due(session: AsyncSession, *, now: datetime, tz: ZoneInfo) -> int:
+async def take_due(
+    session: AsyncSession, *, now: datetime, tz: ZoneInfo, zigbee_bases: Collection[str] = ("zigbee2mqtt",)
+) -> int:
     """Look at a batch of homes; raise, grow and ease in the same transaction. Returns how many there were."""
     ids = await find_due(session, now=now)
     if not ids:
         return 0
     rows = (await session.execute(_HOMES, {"ids": ids})).all()
     devices, periods = await _devices(session, ids), await _periods(session, ids, now)
+    gone = await bridges.gone(session, devices, roots=zigbee_bases)
     book = await rulebook(session, ids, now=now)
     reports: list[Report] = []
     eased: list[tuple[UUID, Ease]] = []
@@ -104,7 +107,7 @@ async def take_due(session: AsyncSession, *, now: datetime, tz: ZoneInfo) -> int
         view = View(
             tz, book.rules(row.region_code, row.elder_id), dementia=row.dementia,
             bedridden=row.observed == Observed.BEDRIDDEN, covers=(*periods[row.elder_id], *_by_status(row, now)),
-            devices=devices[row.elder_id],
+            devices=devices[row.elder_id], bridges=gone.get(row.elder_id, ()),
         )  # fmt: skip
         _forget_unbound(home, view)
         found = watch(home, view, now.timestamp())

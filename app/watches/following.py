@@ -16,6 +16,7 @@ import msgspec
 import sqlalchemy as sa
 
 from app.db import Hands
+from app.devices import bridges
 from app.devices.edges import Edge
 from app.devices.events import (
     BatteryLow,
@@ -72,6 +73,22 @@ _NUDGE = sa.text(
     """
 )
 
+# A Zigbee gateway is gone: the homes whose devices may hang on it are looked at.
+_NUDGE_BELOW = sa.text(
+    """
+    UPDATE home_states SET due_at = least(due_at, :now)
+    WHERE elder_id IN (
+        SELECT b.elder_id FROM zigbee_names n
+        JOIN bindings b ON b.device_id = 'zigbee:' || n.address AND b.unbound_at IS NULL
+        WHERE n.base = ANY(CAST(:bases AS text[]))
+        UNION
+        SELECT b.elder_id FROM devices d JOIN bindings b ON b.device_id = d.device_id AND b.unbound_at IS NULL
+        WHERE d.profile = 'zigbee2mqtt'
+          AND EXISTS (SELECT FROM unnest(CAST(:names AS text[])) AS p(name) WHERE starts_with(d.device_id, p.name))
+    )
+    """
+)
+
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Home).decode
 
@@ -103,6 +120,10 @@ async def nudge(session: Hands, observations: Sequence[Observation], *, now: dat
     gone = {one.device_id for one in observations if isinstance(one.event, Status) and not one.event.online}
     if gone:
         await session.execute(_NUDGE, {"device_id": sorted(gone), "now": now})
+    bases = [base for one in gone if (base := bridges.base_of(one)) is not None]
+    if bases:
+        names = sorted({name for base in bases for name in bridges.names_below(base)})
+        await session.execute(_NUDGE_BELOW, {"bases": sorted(bases), "names": names, "now": now})
 
 
 def _matters(one: Journalled) -> bool:
