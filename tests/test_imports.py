@@ -158,7 +158,7 @@ def test_bombs_do_not_go_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.imports.files._MOST_UNPACKED", 1024 * 1024)
     bomb = raw_book("<worksheet/>", extra={"xl/big.xml": b" " * (2 * 1024 * 1024)})
     with pytest.raises(Unreadable, match="太大"):
-        list(rows_of(bomb))
+        list(rows_of(bomb, most_unpacked=1024 * 1024))
     lying = bytearray(raw_book("<worksheet>" + " " * 1000 + "</worksheet>"))
     where = lying.rfind(b"xl/worksheets/a.xml") - 46
     lying[where + 24 : where + 28] = (3).to_bytes(4, "little")
