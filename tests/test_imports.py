@@ -28,14 +28,15 @@ from app.elders.form_words import Category, write_ability, write_category
 from app.elders.vocabulary import AbilityLevel, CareLevel, Observed, Tag
 from app.errors import Conflict, InvalidInput
 from app.imports import queue
-from app.imports.columns import Head, find_head, meaning, people
-from app.imports.files import Kind, Row, Unreadable, column_letter, kind_of, rows_of
+from app.imports.columns import Head, find_head, has_head, meaning, people
+from app.imports.files import Kind, Row, Unreadable, kind_of, rows_of
 from app.imports.places import Places, Unplaced
 from app.imports.reading import Draft, Reader, normal_id
 from app.imports.tables import ElderImport, ElderImportRow
 from app.imports.vocabulary import Column, Mode, Outcome, State
 from app.imports.words import Unknown, read_ability, read_category, read_grade
 from app.imports.work import Work
+from app.imports.workbook import column_letter
 from app.reports import gathering
 from app.reports.forms import annex_3
 from tests.test_api import refused
@@ -153,9 +154,8 @@ def test_what_is_no_list_is_refused_with_what_to_do(content: bytes, says: str) -
 
 
 @pytest.mark.unit
-def test_bombs_do_not_go_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bombs_do_not_go_off() -> None:
     """Much of nothing in a small file; a file that says it is smaller than it is; too many rows."""
-    monkeypatch.setattr("app.imports.files._MOST_UNPACKED", 1024 * 1024)
     bomb = raw_book("<worksheet/>", extra={"xl/big.xml": b" " * (2 * 1024 * 1024)})
     with pytest.raises(Unreadable, match="太大"):
         list(rows_of(bomb, most_unpacked=1024 * 1024))
@@ -226,6 +226,62 @@ def test_a_head_of_two_lines_with_merged_cells() -> None:
     assert (head.at[Column.VILLAGE], head.at[Column.ADDRESS], head.row, rows) == (3, 4, 2, [3])
 
 
+def sheets(*each: list[list[Any]]) -> bytes:
+    out = io.BytesIO()
+    made = xlsxwriter.Workbook(out, {"in_memory": True})
+    for rows in each:
+        sheet = made.add_worksheet()
+        for number, row in enumerate(rows):
+            sheet.write_row(number, 0, row)
+    made.close()
+    return out.getvalue()
+
+
+@pytest.mark.unit
+def test_of_several_sheets_the_one_with_the_list_is_read_and_two_lists_are_asked_about() -> None:
+    one, note = [HEAD, ["1", "王桂英", "女", "86", GOOD]], [["填表说明"], ["身份证号请存成文本"]]
+    assert [row.cells[1] for row in rows_of(sheets(note, one), holds=has_head)] == ["姓名", "王桂英"]
+    with pytest.raises(Unreadable, match="第 1、3 个工作表都是名单"):
+        list(rows_of(sheets(one, note, one), holds=has_head))
+    with pytest.raises(Unreadable, match="没有找到表头"):
+        find_head(list(rows_of(sheets(note, note), holds=has_head)))
+
+
+@pytest.mark.unit
+def test_a_merged_cell_holds_for_all_its_rows_and_nobody_shares_a_number() -> None:
+    rows = [
+        ["村(居)", *HEAD],
+        ["东村", "1", "甲", "", "", GOOD],
+        ["", "2", "乙", "", "", ""],
+        ["", "3", "丙"],
+        ["西村", "4", "丁"],
+    ]
+    content = book(rows, merged=[(1, 0, 3, 0, "东村"), (1, 5, 2, 5, GOOD)])
+    given = list(rows_of(content))
+    drafts = [Reader(find_head(given), TODAY).draft(row) for row in people(iter(given), find_head(given))]
+    assert [(one.name, one.village) for one in drafts] == [
+        ("甲", "东村"),
+        ("乙", "东村"),
+        ("丙", "东村"),
+        ("丁", "西村"),
+    ]
+    assert [one.identity is not None for one in drafts] == [True, False, False, False]
+
+
+@pytest.mark.unit
+def test_whose_number_was_forgotten_is_an_error_and_a_signature_is_none() -> None:
+    rows = [
+        HEAD, ["1", "郑一", "女", "", "", "", "", "", "说明:独居"], ["", "吴二", "", "86岁", "", "", "", "", "备注:独居"],
+        ["填表人", "张三", "", "", "分管领导", "李四"], ["", "审核人:王五", "", "", "", "", "", "", "2026年11月"],
+    ]  # fmt: skip
+    given = [Row(number, row) for number, row in enumerate(rows, start=1)]
+    head = find_head(given)
+    drafts = [Reader(head, TODAY).draft(row) for row in people(iter(given), head)]
+    assert [(one.name, [issue.code for issue in one.issues]) for one in drafts] == [
+        ("郑一", ["id_missing"]), ("吴二", ["id_missing"]),
+    ]  # fmt: skip
+
+
 @pytest.mark.unit
 def test_without_names_and_numbers_there_is_no_head() -> None:
     with pytest.raises(Unreadable, match="身份证号"):
@@ -256,6 +312,8 @@ def codes(one: Draft) -> list[str]:
         " 370302 19400101 1221\u00a0",
         "３７０３０２１９４００１０１１２２１",
         GOOD + "\u200b",
+        f'="{GOOD}"',
+        f"\t{GOOD}  ",
     ],
 )
 def test_id_numbers_as_clerks_leave_them(text: str) -> None:
@@ -581,7 +639,7 @@ async def test_what_was_exported_imports_again_unchanged(world: World) -> None:
     one = (await world.elders([wild["name"]], disability_grade=3, dementia=True, observed="bedridden", address="'=1"))[
         0
     ]
-    await world.elders(["'@李", "张三"], region=OTHER_VILLAGE, address="一二三四五六七八九十")
+    await world.elders(["'@李", "张　三"], region=OTHER_VILLAGE, address="一二三四五六七八九十")
     before = await clerk.ask("SELECT id, version FROM elders ORDER BY id")
     for plainly in (True, False):
         for shown in Category:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from app.imports.files import Row, Unreadable
 from app.imports.vocabulary import Column
 
+_OWN = frozenset({Column.NUMBER, Column.NAME, Column.ID_NUMBER})
 _LOOK_IN = 40  # rows: nobody has a longer title
 _WORDS: Mapping[Column, Sequence[str]] = {
     Column.NUMBER: ("序号", "编号", "序", "no"),
@@ -42,6 +43,7 @@ _NOTES = re.compile(
     r"填表人|填报人|制表人|经办人|分管领导|负责人|审核人|审核|填报单位|填表单位|盖章|公章|制表日期|填表日期|备注[:：]|注[:：]|"
     r"说明[:：]|填表说明|合计|共计|总计|小计|以上共|以下空白"
 )
+_DIGITS = re.compile(r"[0-9０-９]{4}|[*＊]{4}")  # no word of a signature
 _DATE = re.compile(r"[0-9]{0,4}年[0-9]{0,2}月[0-9]{0,2}日")
 _PLACE = re.compile(r"(?:镇|镇街道|镇办|镇街|街道|乡镇)(?:[:：])(.+)")
 
@@ -57,8 +59,12 @@ class Head:
     place: str | None  # 镇（办）：… above it
 
     def cell(self, row: Row, column: Column) -> str:
+        """What the row says there; where the cell is merged with those above, what they say, but nobody shares a name."""
         at = self.at.get(column)
-        return row.cells[at] if at is not None and at < len(row.cells) else ""
+        if at is None:
+            return ""
+        own = row.cells[at] if at < len(row.cells) else ""
+        return own if own.strip() or column in _OWN else row.under.get(at, "")
 
 
 def normal_title(text: str) -> str:
@@ -75,6 +81,15 @@ def meaning(text: str) -> Column | None:
         return None
     squeezed = re.sub(r"[\s()（）*:：、/]", "", unicodedata.normalize("NFKC", text)).lower()
     return _MEANING.get(squeezed) or _MEANING.get(normal_title(text))
+
+
+def has_head(rows: Sequence[Row]) -> bool:
+    """Whether the list is on this sheet."""
+    try:
+        find_head(rows)
+    except Unreadable:
+        return False
+    return True
 
 
 def find_head(rows: Sequence[Row]) -> Head:
@@ -139,10 +154,22 @@ def _says_nothing(row: Row, head: Head) -> bool:
     told = [cell.strip() for at, cell in enumerate(row.cells) if cell.strip() and at != number_at]
     if not told:  # a number waiting for a name, or a note in the first column
         return True
-    if head.cell(row, Column.ID_NUMBER).strip():
-        at = _meanings(row)
-        return at.get(Column.NAME) == head.at[Column.NAME] and at.get(Column.ID_NUMBER) == head.at[Column.ID_NUMBER]
+    number = head.cell(row, Column.ID_NUMBER).strip()
+    at = _meanings(row)
+    if at.get(Column.NAME) == head.at[Column.NAME] and at.get(Column.ID_NUMBER) == head.at[Column.ID_NUMBER]:
+        return True
+    if _DIGITS.search(number) or _is_somebody(row, head):
+        return False
     every = [cell.strip() for cell in row.cells if cell.strip()]
     if any(_NOTES.search(re.sub(r"\s", "", cell)) for cell in every):
         return True
+    if number:
+        return False
     return len(every) == 1 and (len(every[0]) > 12 or _DATE.search(re.sub(r"\s", "", every[0])) is not None)
+
+
+def _is_somebody(row: Row, head: Head) -> bool:
+    """Without a number, but with a name and a sex or an age: somebody whose number was forgotten, whatever the remarks say."""
+    age = unicodedata.normalize("NFKC", head.cell(row, Column.AGE))
+    told = head.cell(row, Column.SEX).strip() in ("男", "女") or re.fullmatch(r"\s*[0-9]{1,3}\s*周?岁?\s*", age)
+    return bool(head.cell(row, Column.NAME).strip() and told)

@@ -20,7 +20,7 @@ from app.elders.policies import Policies
 from app.elders.tables import Elder
 from app.elders.vocabulary import AbilityLevel, CareLevel, ElderStatus, Observed
 from app.imports.places import Places, Unplaced
-from app.imports.reading import Draft, Issue, Reader
+from app.imports.reading import Draft, Issue, Reader, plain_name
 from app.imports.vocabulary import Column, Outcome, Severity
 
 _FACTS = ("ability_level", "observed", "disability_grade", "dementia")
@@ -151,7 +151,7 @@ class Judge:
 
     def _changes(self, draft: Draft, elder: Elder, issues: list[Issue]) -> dict[str, Any]:
         fields: dict[str, Any] = {}
-        if draft.name is not None and draft.name != elder.name.strip():
+        if draft.name is not None and draft.name != plain_name(elder.name):
             fields["name"] = draft.name
             self._warn(issues, "name_differs", "姓名与登记的不同,将按此更改", Column.NAME)
         said = dict(draft.fields)

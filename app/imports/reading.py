@@ -17,12 +17,15 @@ from app.elders.phones import normal_phone
 from app.elders.vocabulary import CareLevel, Sex
 from app.errors import InvalidInput
 from app.imports.columns import Head
-from app.imports.files import Row, column_letter
+from app.imports.raw import Row
 from app.imports.vocabulary import Column, Severity
 from app.imports.words import Unknown, read_ability, read_category, read_grade, read_sex
+from app.imports.workbook import column_letter
 
 T = TypeVar("T")
 _SPACES = re.compile(r"[\s\u200b-\u200f\u2060\ufeff\u00a0]+")
+_PADDED = re.compile(r"(?<=[\u3400-\u9fff])[\s\u3000\u00a0]+(?=[\u3400-\u9fff])")  # 张　三, as wide as 欧阳建国
+_AS_FORMULA = re.compile(r'="(.*)"')  # ="3703…", so that a spreadsheet shows every digit
 _APOSTROPHES = "'’‘`´＇"
 _ROUNDED = re.compile(r"[0-9](?:\.[0-9]+)?E\+?[0-9]+", re.IGNORECASE)
 _MASKED_ID = re.compile(r"[0-9]{6}\*{8}[0-9]{3}[0-9X]")
@@ -52,6 +55,7 @@ class Draft:
 
     row: int
     name: str | None = None
+    padded: str | None = None  # the name as it is written: 张　三
     identity: Identity | None = None
     masked: str | None = None  # 370302********1226
     sex: Sex | None = None
@@ -102,13 +106,14 @@ class Reader:
         draft.issues.append(self.issue(Severity.ERROR, code, message, column))
 
     def _name(self, row: Row, draft: Draft) -> None:
-        name = _one_line(self._head.cell(row, Column.NAME))
+        padded = _one_line(self._head.cell(row, Column.NAME))
+        name = plain_name(padded)
         if not name:
             self._wrong(draft, "name_missing", "缺少姓名", Column.NAME)
         elif len(name) > 100 or _control(name):
             self._wrong(draft, "name_unusable", "姓名过长,或含有控制字符", Column.NAME)
         else:
-            draft.name = name
+            draft.name, draft.padded = name, padded
 
     def _id_number(self, row: Row, draft: Draft) -> None:
         text = normal_id(self._head.cell(row, Column.ID_NUMBER))
@@ -206,9 +211,16 @@ def squeezed(text: str) -> str:
     return _SPACES.sub("", unicodedata.normalize("NFKC", text))
 
 
+def plain_name(name: str) -> str:
+    """Without the spaces that make a short Chinese name as wide as a long one."""
+    return _PADDED.sub("", name.strip())
+
+
 def normal_id(text: str) -> str:
-    """An ID number as it should be: no spaces, no apostrophe, half-width, X in upper case."""
-    return squeezed(text).strip(_APOSTROPHES).upper().replace("×", "X")
+    """An ID number as it should be: no spaces, no apostrophe, no ="…", half-width, X in upper case."""
+    text = squeezed(text).strip(_APOSTROPHES)
+    formula = _AS_FORMULA.fullmatch(text)
+    return (formula[1] if formula else text).strip(_APOSTROPHES).upper().replace("×", "X")
 
 
 def _one_line(text: str) -> str:

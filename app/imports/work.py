@@ -31,12 +31,12 @@ from app.db import Sessions, transaction
 from app.elders import bulk, moving, policies, register
 from app.elders.tables import Elder, Region
 from app.imports import queue
-from app.imports.columns import Head, find_head, people
+from app.imports.columns import Head, find_head, has_head, people
 from app.imports.files import Row, Unreadable, rows_of
 from app.imports.judging import Judge, Verdict
 from app.imports.places import Places
 from app.imports.queue import Lost
-from app.imports.reading import Draft, Issue, Reader
+from app.imports.reading import Draft, Issue, Reader, plain_name
 from app.imports.tables import ElderImport
 from app.imports.vocabulary import Column, Mode, Outcome, Severity, State
 
@@ -115,7 +115,7 @@ class Work:
 
     async def _open(self, kept: ElderImport) -> _List:
         content = queue.open_file(self._sealer, kept)
-        rows = list(await asyncio.to_thread(lambda: list(rows_of(content))))
+        rows = list(await asyncio.to_thread(lambda: list(rows_of(content, holds=has_head))))
         head = find_head(rows)
         meant = list(people(iter(rows), head))
         if not meant:
@@ -189,7 +189,7 @@ class Work:
     async def _by_mask(
         self, session: AsyncSession, who: Principal, drafts: Sequence[Draft], lock: bool
     ) -> dict[tuple[str, str], list[Elder]]:
-        names = {d.name for d in drafts if d.masked is not None and d.name is not None}
+        names = {name for d in drafts if d.masked is not None for name in (d.name, d.padded) if name is not None}
         if not names:
             return {}
         wanted = sa.any_(sa.cast(sorted(names), ARRAY(sa.Text)))
@@ -202,7 +202,7 @@ class Work:
             if number is None:  # erased
                 continue
             masked = mask_id_number(number)
-            found.setdefault((elder.name.strip(), masked), []).append(elder)
+            found.setdefault((plain_name(elder.name), masked), []).append(elder)
         return found
 
     # --- in earnest ----------------------------------------------------------------------------------------------------
