@@ -39,7 +39,7 @@ def test_the_server_shows_this_document(live: Live) -> None:
 # The stream never ends; tests/test_api.py reads it.
 @schema.exclude(path="/api/v1/alarms/stream").parametrize()
 @settings(
-    max_examples=15,
+    max_examples=10,
     deadline=None,
     derandomize=True,
     database=None,
