@@ -250,8 +250,16 @@ def test_from_unclaimed_to_tested(live: Live) -> None:
         "/devices", device_id=device_id, kind="other", region_code=elder["region_code"], elder_id=elder["id"]
     )
     live.soon(lambda: not heard())
-    changed = live.admin.patch(f"/devices/{device_id}", json={"kind": "sos_button", "place": "卧室床头"})
-    assert (changed.status_code, changed.json()["place"], changed.json()["kind"]) == (200, "卧室床头", "sos_button")
+    changed = live.admin.patch(
+        f"/devices/{device_id}", json={"kind": "sos_button", "place": "卧室床头", "model": "WS101"}
+    )
+    shown = changed.json()
+    assert (changed.status_code, shown["place"], shown["kind"], shown["model"]) == (
+        200,
+        "卧室床头",
+        "sos_button",
+        "WS101",
+    )
     assert (
         live.admin.patch(f"/devices/{device_id}", json={"place": "x"}, headers={"If-Match": '"1"'}).status_code == 412
     )
@@ -333,7 +341,8 @@ def test_a_list_of_devices(live: Live) -> None:
         assert says in refused.json()["detail"]
     wrong_number = number[:17] + ("1" if number[17] != "1" else "2")
     book = workbook(
-        [["设备登记表"], [], ["设备 编号", "设备类型", "安装位置", "身份证号码"], ["lst-8", "门磁", "大门", f"'{number}"],
+        [["设备登记表"], [], ["设备 编号", "设备类型", "安装位置", "身份证号码", "型号"],
+         ["lst-8", "门磁", "大门", f"'{number}", "MCCGQ11LM"],
          [], ["lst-9", "sos_button", "", wrong_number], [860000000000001, "烟感"]]
     )  # fmt: skip
     form = {"file": ("设备.xlsx", book)}
@@ -342,6 +351,8 @@ def test_a_list_of_devices(live: Live) -> None:
         (6, "身份证号码", "身份证号校验位不对,有一位填错了,请对照证件")
     ]
     assert (answer["rows"], answer["new"]) == (3, 2)
+    assert send("设备编号;类型;型号\nlst-3;门磁;MCCGQ11LM\nlst-7;门磁;LDS02\n").json()["written"] is True
+    assert [live.admin.seen(f"/devices/{one}")["model"] for one in ("lst-3", "lst-7")] == ["MCCGQ11LM", "LDS02"]
     assert live.user("supervisor", "370303").post(
         "/devices/imports", data=good.encode(), headers={"Content-Type": "text/csv"}
     ).json()["errors"]  # fmt: skip

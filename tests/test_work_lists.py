@@ -14,6 +14,7 @@ from sqlmodel import col, select
 
 from app.alarms.vocabulary import Outcome
 from app.db import transaction
+from app.devices.vocabulary import DeviceKind
 from app.elders import history, policies
 from app.elders.policy import Frequency, Period, VisitRules
 from app.elders.tables import Elder
@@ -278,6 +279,27 @@ async def test_a_hazard_nobody_followed_is_in_the_message(world: World) -> None:
     letter = world.heard[0].letter
     assert ("王桂英(居家安全隐患)" in letter.text, "燃气软管" in letter.text) == (True, False)
     assert letter.payload["data"]["findings"][0]["topic"] == "gas"
+
+
+async def test_a_device_to_test_is_in_the_message(world: World) -> None:
+    """Beside what else is due each day; alone on the day it is due, and each week after, until it was tested."""
+    world.clock.now = local(7)
+    elder = await world.elder()
+    await world.visitor("李志愿", of=elder)
+    await visits(world, elder)
+    button = await world.device(elder, place="卧室床头")
+    await world.device(elder, kind=DeviceKind.DOOR_SENSOR)
+    postman = Postman(world)
+    await postman.comes(local(7, 30))
+    assert await postman.comes(local(8)) == [("李志愿", "visits.due")]
+    letter = world.heard[0].letter
+    assert "王桂英(卧室床头)" in letter.text
+    assert [one["device_id"] for one in letter.payload["data"]["self_tests"]] == [button]
+    assert await postman.comes(local(8, day=MONDAY + timedelta(1))) == []
+    await world.do("UPDATE devices SET test_due_at = :later WHERE device_id = :id", id=button,
+                   later=local(9, day=MONDAY + timedelta(30)))  # fmt: skip
+    await visits(world, elder)
+    assert await postman.comes(local(8, day=MONDAY + timedelta(2))) == []
 
 
 async def test_two_workers_write_a_message_once_and_alarms_do_not_wait_for_it(world: World) -> None:

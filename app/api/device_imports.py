@@ -99,8 +99,8 @@ async def import_devices(
 ) -> DeviceImportOut:
     """XLSX, or CSV (UTF-8, GBK, UTF-16; commas, tabs, semicolons), as the body itself or as the field `file` of a form; at
     most 1 MiB and 2,000 rows. Columns by their heads, in any order and below any title: `device_id` 设备编号 and `kind` 类型
-    are needed; `profile` 协议, `place` 位置, `region_code` 区划代码, and whose it is by `elder_id` or `id_number` 身份证号.
-    All or nothing: with one error nothing is written. The same list again changes nothing."""
+    are needed; `profile` 协议, `model` 型号, `place` 位置, `region_code` 区划代码, and whose it is by `elder_id` or
+    `id_number` 身份证号. All or nothing: with one error nothing is written. The same list again changes nothing."""
     try:
         lines, issues = await asyncio.to_thread(
             read_list, upload.content, today=now.astimezone(parts.tz).date(), is_id=_is_device_id
@@ -168,7 +168,8 @@ async def _plan(
     if there is not None and not who.sees(there.region_code):
         issues.append(line.issue("device_id", "这个编号已被登记"))
         return None
-    fields: dict[str, Any] = {"kind": line.kind} | ({"place": line.given["place"]} if "place" in line.given else {})
+    fields: dict[str, Any] = {"kind": line.kind}
+    fields |= {name: line.given[name] for name in ("place", "model") if name in line.given}
     try:
         if there is None or "profile" in line.given:
             fields["profile"] = await choose_profile(session, parts.codecs, line.device_id, line.given.get("profile"))
@@ -199,6 +200,7 @@ async def _write(session: Any, who: Any, plan: Plan, now: datetime) -> None:
             session, device_id=plan.line.device_id, kind=plan.fields["kind"], profile=plan.fields["profile"],
             place=plan.fields.get("place"), region_code=plan.region_code, now=now,
         )  # fmt: skip
+        device.model = plan.fields.get("model")
     elif plan.fields:
         await wearing.change(session, device, plan.fields, now=now)
     audit.note(

@@ -72,6 +72,7 @@ class DeviceChange(Body):
     kind: DeviceKind | None = Field(default=None, description="Its role: what its words mean.")
     place: Place | None = Field(default=None, description="Where in the home it is; null: nowhere said.")
     profile: Annotated[str, StringConstraints(max_length=64, pattern=r"^[a-z0-9][a-z0-9_.-]*$")] | None = None
+    model: Place | None = Field(default=None, examples=["WS101"], description="Maker and model; null: not known.")
 
 
 class StateOut(BaseModel):
@@ -284,7 +285,7 @@ async def change_device(
     await wearing.change(session, found, fields, now=now)
     audit.note(
         session, who, action="device.changed", subject_type="device", subject_id=device_id, now=now,
-        region_code=found.region_code, changes=audit.changes(before, fields, plain=("kind", "place", "profile")),
+        region_code=found.region_code, changes=audit.changes(before, fields, plain=("kind", "place", "profile", "model")),
     )  # fmt: skip
     response.headers.update(etag(found.version))
     return await _out(session, device_id)

@@ -20,13 +20,14 @@ from app.imports.reading import normal_id, squeezed, why_no_id
 MOST_ROWS: Final = 2000
 _MOST_UNPACKED = 32 * 1024 * 1024  # it is read while others wait
 _LOOK_IN = 20  # rows: a title and a note may stand above the head
-_MOST_PLACE = 100
+_MOST_TEXT = 100
 
 # What the head of a column may say, without spaces and in lower case → the field.
 HEADS: Final[Mapping[str, str]] = {
     "device_id": "device_id", "设备编号": "device_id", "设备号": "device_id", "设备id": "device_id", "编号": "device_id",
     "kind": "kind", "类型": "kind", "设备类型": "kind", "角色": "kind",
     "profile": "profile", "配置": "profile", "协议": "profile", "设备系列": "profile",
+    "model": "model", "型号": "model", "设备型号": "model",
     "place": "place", "位置": "place", "安装位置": "place",
     "region_code": "region_code", "区划代码": "region_code", "行政区划代码": "region_code",
     "elder_id": "elder_id", "老人id": "elder_id",
@@ -114,9 +115,10 @@ def _line(
         wrong["device_id"] = "缺少设备编号,或编号中有 / + # 等不能用的字符(1 至 128 个字符)"
     if kind is None:
         wrong["kind"] = f"类型不认识,可用:{'、'.join(KINDS)}"
-    place = given.get("place", "")
-    if len(place) > _MOST_PLACE or not place.isprintable():
-        wrong["place"] = f"位置超过 {_MOST_PLACE} 字,或含有换行等控制字符"
+    for name, what in (("place", "位置"), ("model", "型号")):
+        text = given.get(name, "")
+        if len(text) > _MOST_TEXT or not text.isprintable():
+            wrong[name] = f"{what}超过 {_MOST_TEXT} 字,或含有换行等控制字符"
     elder_id, id_number = None, None
     if "elder_id" in given and (elder_id := _uuid(given["elder_id"])) is None:
         wrong["elder_id"] = "不是老人的 ID"

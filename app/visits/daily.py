@@ -255,6 +255,35 @@ async def called_back(session: AsyncSession, visitors: Collection[UUID], *, toda
     return found
 
 
+# Devices whose self-test is due, of the people whom the visitor is asked first for.
+_TO_TEST = sa.text(
+    """
+    SELECT a.visitor_id, d.device_id, d.kind, d.place, d.test_due_at, e.id AS elder_id, e.name, e.region_code
+    FROM assignments a JOIN elders e ON e.id = a.elder_id
+    JOIN bindings b ON b.elder_id = a.elder_id AND b.unbound_at IS NULL
+    JOIN devices d ON d.device_id = b.device_id
+    WHERE a.visitor_id = ANY(CAST(:visitors AS uuid[])) AND a.ended_at IS NULL AND d.test_due_at <= :now
+      AND e.status = 'active'
+      AND (a.role = 'primary' OR NOT EXISTS (SELECT FROM assignments p WHERE p.elder_id = a.elder_id
+                                             AND p.ended_at IS NULL AND p.role = 'primary'))
+    ORDER BY e.name, d.test_due_at, d.device_id
+    """
+)
+
+
+async def to_test(session: AsyncSession, visitors: Collection[UUID], *, now: datetime) -> Mapping[UUID, list[Any]]:
+    """Devices that each of these visitors should test with the person who wears them ("press now")."""
+    found: dict[UUID, list[Any]] = {}
+    for row in await session.execute(_TO_TEST, {"visitors": list(visitors), "now": now}):
+        found.setdefault(row.visitor_id, []).append(row)
+    return found
+
+
+def tests_alone_are_told(tests: Iterable[Any], now: datetime) -> bool:
+    """A self-test waits for the next visit: alone it is a message on the day it is due, and each week after."""
+    return any((now - row.test_due_at).days % 7 == 0 for row in tests)
+
+
 async def message_of(
     session: AsyncSession, visitor_id: UUID, region_code: str, *, now: datetime, tz: ZoneInfo
 ) -> Digest | None:
@@ -267,10 +296,13 @@ async def _messages(
 ) -> Mapping[UUID, Digest]:
     calls = await calls_of(session, visitors, now=now, tz=tz)
     findings = await called_back(session, visitors, today=now.astimezone(tz).date())
+    tests = await to_test(session, visitors, now=now)
     return {
-        id_: for_visitor(id_, region, calls.get(id_, ()), findings.get(id_, ()), hours, now=now, tz=tz)
+        id_: for_visitor(
+            id_, region, calls.get(id_, ()), findings.get(id_, ()), tests.get(id_, ()), hours, now=now, tz=tz
+        )
         for id_, (region, hours) in visitors.items()
-        if id_ in calls or id_ in findings
+        if id_ in calls or id_ in findings or tests_alone_are_told(tests.get(id_, ()), now)
     }
 
 
@@ -285,15 +317,15 @@ async def _tell_visitors(
 
 
 def for_visitor(
-    visitor_id: UUID, region_code: str, calls: Sequence[Call], findings: Sequence[Any], hours: Hours, *, now: datetime,
-    tz: ZoneInfo,
+    visitor_id: UUID, region_code: str, calls: Sequence[Call], findings: Sequence[Any], tests: Sequence[Any], hours: Hours, *,
+    now: datetime, tz: ZoneInfo,
 ) -> Digest:  # fmt: skip
     """One message with everything: what is planned today, what an emergency left, what is overdue, the rest by when it is
-    due, and what was found and nobody followed. Names, and nothing that is sealed. Pure."""
+    due, what was found and nobody followed, and which devices are to be tested. Names, and nothing that is sealed. Pure."""
     today = now.astimezone(tz).date()
     overdue = sum(1 for call in calls if call.due.overdue)
-    key = "due_overdue" if overdue else "due" if calls else "only_findings"
-    title = say(f"digest.{key}", people=len(calls), overdue=overdue, findings=len(findings))
+    key = "due_overdue" if overdue else "due" if calls else "only_findings" if findings else "only_tests"
+    title = say(f"digest.{key}", people=len(calls), overdue=overdue, findings=len(findings), devices=len(tests))
     lines, left = [], list(calls)
 
     def paragraph(key: str, chosen: Iterable[Call], **figures: object) -> None:
@@ -318,12 +350,19 @@ def for_visitor(
     if findings:
         named = [say("digest.finding", name=row.name, what=say(f"finding.{row.kind}")) for row in findings]
         lines.append(say("digest.findings", names=_names(list(dict.fromkeys(named)))))
+    if tests:
+        named = [say("digest.device", name=row.name, what=row.place or say(f"device.{row.kind}")) for row in tests]
+        lines.append(say("digest.tests", names=_names(list(dict.fromkeys(named)))))
+    to_press = [{"device_id": row.device_id, "kind": row.kind, "place": row.place, "due_since": row.test_due_at,
+                 "elder": {"id": row.elder_id, "name": row.name, "region_code": row.region_code}} for row in tests]  # fmt: skip
     left_open = [{"id": row.id, "kind": row.kind, "topic": row.topic, "elder": {"id": row.elder_id, "name": row.name,
                   "region_code": row.region_code}} for row in findings]  # fmt: skip
     return Digest(
         DigestKind.DUE, f"{today}", visitor_id, region_code, title, "\n".join(lines),
-        {"day": str(today), "visits": [call.shape() for call in calls], "findings": left_open},
-        frozenset([call.elder.id for call in calls] + [row.elder_id for row in findings]), now, silent_from(now, hours, tz),
+        {"day": str(today), "visits": [call.shape() for call in calls], "findings": left_open,
+         "self_tests": to_press},
+        frozenset([call.elder.id for call in calls] + [row.elder_id for row in (*findings, *tests)]), now,
+        silent_from(now, hours, tz),
     )  # fmt: skip
 
 
