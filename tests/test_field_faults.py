@@ -3,18 +3,25 @@ told twice. All people are invented."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
-from datetime import timedelta
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
+import paho.mqtt.client as paho
 import pytest
 
 from app.devices.events import Frame
+from app.devices.mqtt import MqttClient
 from app.devices.vocabulary import DeviceKind
 from tests.test_catalogue import Families
 from tests.world import Person, World
 
+if TYPE_CHECKING:
+    from tests.live import Live
+
+pytest_plugins = ["tests.live"]
 SOS, SMOKE, DOOR = DeviceKind.SOS_BUTTON, DeviceKind.SMOKE_DETECTOR, DeviceKind.DOOR_SENSOR
 Z2M = "zigbee2mqtt/d"
 
@@ -329,8 +336,6 @@ async def test_names_with_wildcards_are_nobodys(families: Families, topic: str) 
 
 async def test_two_processes_that_hear_one_device_tell_it_once(world: World, families: Families) -> None:
     """Shared subscriptions give a device's messages to several processes: the state is compared and set."""
-    import asyncio
-
     it = await home(families, SMOKE)
     other = Families(world)
     await other.following.load()
@@ -343,3 +348,48 @@ async def test_two_processes_that_hear_one_device_tell_it_once(world: World, fam
         await it.resolve()
         assert len(await it.rings()) == 1
     assert await it.state("smoke") == "smoke"
+
+
+@pytest.mark.xdist_group("live")
+async def test_a_session_is_kept_at_the_broker_and_begun_anew_where_it_was_lost(live: Live) -> None:
+    """A library that begins with a clean session loses what came while nobody listened. Ours keeps it, on the real broker;
+    and where the broker itself lost the session, the subscriptions are made again."""
+    device = "lost-session-1"
+
+    async def listener() -> MqttClient:
+        one = MqttClient(f"mqtt://127.0.0.1:{live.mqtt_port}", client_id="keeps-its-session",
+                         subscriptions=[f"devices/{device}/event"], clock=lambda: datetime.now(UTC))  # fmt: skip
+        one.start()
+        async with asyncio.timeout(10):
+            while not one.healthy:
+                await asyncio.sleep(0.02)
+        return one
+
+    async def hears(one: MqttClient) -> list[str]:
+        async with asyncio.timeout(10):
+            taken = await one.take(10)
+        one.acknowledge(taken)
+        return [json.loads(received.frame.payload)["id"] for received in taken]
+
+    def press(number: str) -> None:
+        live.say(f"devices/{device}/event", {"type": "sos", "id": number})
+
+    one = await listener()
+    await one.stop()
+    await asyncio.to_thread(press, "while away")
+    one = await listener()
+    assert await hears(one) == ["while away"]
+    await one.stop()
+
+    thief = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id="keeps-its-session", clean_session=True)
+    await asyncio.to_thread(thief.connect, "127.0.0.1", live.mqtt_port)
+    thief.loop_start()
+    async with asyncio.timeout(10):
+        while not thief.is_connected():
+            await asyncio.sleep(0.02)
+    thief.disconnect()
+    thief.loop_stop()
+    one = await listener()
+    await asyncio.to_thread(press, "after the loss")
+    assert await hears(one) == ["after the loss"]
+    await one.stop()
