@@ -12,6 +12,7 @@ import secrets
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 from pwdlib import PasswordHash
@@ -39,6 +40,8 @@ def check_rules(password: str, *, username: str, field: str = "password") -> Non
         broken.append(f"it has fewer than {_MIN_DIFFERENT} different characters")
     if _core(text) == _core(_normal(username)):
         broken.append("it is the username")
+    if _counts(text):
+        broken.append("it counts up or down")
     if _guessed_first(text):
         broken.append("it is on the list of passwords that are guessed first")
     if broken:
@@ -55,6 +58,13 @@ def _core(text: str) -> str:
     """The word without what people put behind it: `Zichuan2026!` is `zichuan`."""
     word = text.casefold().strip()
     return word.rstrip("0123456789!@#$%^&*?._-~+=") or word
+
+
+def _counts(text: str) -> bool:
+    """`12345678901234`, `abcdefghijk`, backwards too: a list of guesses has them at any length."""
+    steps = {(ord(after) - ord(before)) % 10 if after.isdigit() and before.isdigit() else ord(after) - ord(before)
+             for before, after in pairwise(text.casefold())}  # fmt: skip
+    return steps in ({1}, {-1}, {9})
 
 
 def _guessed_first(text: str) -> bool:

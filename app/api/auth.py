@@ -199,6 +199,8 @@ async def change_own_password(
             region_code=user.region_code,
         )  # fmt: skip
         return refusal(InvalidInput("the old password is wrong", field="old_password"))
+    if body.password == body.old_password:
+        raise InvalidInput("this is the old password; choose another one", field="password")
     await accounts.set_password(session, user, body.password)
     audit.note(
         session, who, action="user.password_changed", subject_type="user", subject_id=user.id, now=now,

@@ -132,6 +132,8 @@ def _said(error: dict[str, Any]) -> str:
     """What is wrong; of JSON that cannot be read, the parser's own words."""
     if error["type"] == "json_invalid":
         return f"the body is not JSON: {error['ctx']['error']} at character {error['loc'][-1]}"
+    if error["type"] == "value_error":  # our own words, without the library's before them
+        return str(error["ctx"]["error"])
     return str(error["msg"])
 
 
