@@ -130,6 +130,9 @@ def test_mosquittos_files() -> None:
     devices = [Login("sos-1", "sos-1", "$7$1$a$b"), Login("device/A%3AB", "A:B", "$7$1$c$d")]
     text = password_file(devices, {"gateway": "$6$x$y"})
     assert read_passwords(text) == {"sos-1": "$7$1$a$b", "device/A%3AB": "$7$1$c$d", "gateway": "$6$x$y"}
+    assert read_passwords("sos\u2028x:$7$1$a$b\r\n") == {
+        "sos\u2028x": "$7$1$a$b"
+    }  # a line ends where Mosquitto ends it
     assert text == password_file(devices[::-1], {"gateway": "$6$x$y"})
     own = server_password_file(ServerLogin("shouwang", "x"), "somebody's file")
     assert server_password_file(ServerLogin("shouwang", "x"), own) == own, "the same again"
