@@ -549,7 +549,9 @@ def person(name: str, number: str, **more: str) -> list[str]:
     ]
 
 
-async def test_a_list_becomes_people_with_classes_histories_and_audit(world: World) -> None:
+async def test_a_list_becomes_people_with_classes_histories_and_audit(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clerk = await desk(world)
     number, other = id_number(1), id_number(2)
     content = book(list_of(
@@ -590,6 +592,12 @@ async def test_a_list_becomes_people_with_classes_histories_and_audit(world: Wor
     again = await clerk.taken(content)
     assert again.counts == {"unchanged": 2, "warning": 1}
     assert (await clerk.commit(done)).counts == done.counts
+    # However long a list is, no row of the audit log is.
+    monkeypatch.setattr("app.imports.work._IN_ONE_NOTE", 1)
+    more = [person(f"老人{n}", id_number(n), address="测试一村9号") for n in (3, 4)]
+    long = await clerk.commit(await clerk.hand_in(book(list_of(*more))))
+    noted = await clerk.ask("SELECT detail FROM audit_log WHERE subject_id = :id", id=str(long.id))
+    assert [len(one.detail["enrolled"]) for one in noted] == [1, 1]
     assert await clerk.ask("SELECT 1 FROM elders WHERE version > 1") == []
 
 

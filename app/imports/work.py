@@ -42,6 +42,7 @@ from app.imports.vocabulary import Column, Mode, Outcome, Severity, State
 
 log = logs.get("imports")
 _PIECE = 1000
+_IN_ONE_NOTE = 500  # people: some 20 KB
 _CHANGED_SINCE = "登记在检查之后有变化,有的行不能写入,所以一行也没有写入。下面是重新检查的结果"
 
 
@@ -319,13 +320,16 @@ class Work:
                 opened.done_in.setdefault(before, _Done()).moved_away.append(str(verdict.elder.id))
 
     def _note(self, session: AsyncSession, opened: _List) -> None:
-        """One row of the audit log for each village of a transaction, with the ids of its people: a row for each person
-        would hold up everybody who writes the chained log, and the more the longer one transaction writes it."""
+        """Rows of the audit log for each village of a transaction, with the ids of its people, so many in each that a page of
+        the log stays readable: a row for each person would hold up everybody who writes the chained log, and the more the
+        longer one transaction writes it."""
         for place, done in opened.done_in.items():
-            audit.note(
-                session, opened.who, action="elder.imported", subject_type="import", subject_id=opened.kept.id,
-                now=opened.now, region_code=place, **{name: ids for name, ids in asdict(done).items() if ids},
-            )  # fmt: skip
+            for name, ids in asdict(done).items():
+                for start in range(0, len(ids), _IN_ONE_NOTE):
+                    audit.note(
+                        session, opened.who, action="elder.imported", subject_type="import", subject_id=opened.kept.id,
+                        now=opened.now, region_code=place, **{name: ids[start : start + _IN_ONE_NOTE]},
+                    )  # fmt: skip
         opened.done_in.clear()
 
     async def _keep(self, session: AsyncSession, opened: _List, verdicts: Sequence[Verdict]) -> None:
