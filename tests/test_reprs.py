@@ -30,7 +30,7 @@ PERSONAL = {"id_number", "phone", "address"}
 # A name of that kind that is none.
 HARMLESS = {
     "app.api.elders.ElderOut",  # what it shows is masked, unless revealed: then it is on its way out
-    "app.api.contacts.ContactOut", "app.api.contacts.VisitorOut", "app.api.contacts.ChannelOut",
+    "app.api.contacts.ContactOut", "app.api.visitors.VisitorOut", "app.api.channels.ChannelOut",
     "app.api.records.FamilyOut", "app.api.audit_log.From",
     "app.api.alarms.AlarmElder", "app.devices.codec.Named",
     "app.devices.tables.ZigbeeName",

@@ -36,6 +36,7 @@ from app.api import (
     findings,
     imports,
     ledger_checks,
+    pairings,
     personal_data,
     policies,
     problems,
@@ -52,6 +53,7 @@ from app.api import (
     stream,
     tasks,
     users,
+    visitors,
     visits,
     volunteers,
     watch_periods,
@@ -131,9 +133,10 @@ def _include_api(app: FastAPI) -> None:
     app.include_router(stream.router, prefix=BASE)  # before /alarms/{alarm_id}
     guarded = APIRouter(dependencies=[Depends(principal)], responses=responses(400, 401, 403, 408, 409, 413, 422, 503))
     areas = (
-        auth, users, api_keys, audit_log, regions, imports, elders, records, classification, consents, contacts, devices,
-        device_imports, device_tests, credentials, device_profiles, personal_data, policies, duties, visits, findings,
-        tasks, alarms, webhooks, reports, special_periods, stats, rounds, digests, rules, watch_periods,
+        auth, users, api_keys, audit_log, regions, imports, elders, records, classification, consents, contacts,
+        visitors, pairings, devices, device_imports, device_tests, credentials, device_profiles, personal_data,
+        policies, duties, visits, findings, tasks, alarms, webhooks, reports,
+        special_periods, stats, rounds, digests, rules, watch_periods,
         ledger_checks, volunteers, station, review,
     )  # fmt: skip
     guarded.include_router(imports.uploads)

@@ -17,6 +17,7 @@ from app.access.principal import Principal, Right
 from app.api.bodies import one_line
 from app.api.context import PrincipalDep
 from app.discretion import without_identity
+from app.elders.tables import Elder, Visitor
 
 Purpose = Annotated[
     str,
@@ -50,6 +51,23 @@ class Reveal:
         audit.note(
             session, who, action=action, subject_type=subject_type, subject_id=subject_id, now=now,
             region_code=region_code, purpose=without_identity(self.purpose, *names), **detail,
+        )  # fmt: skip
+
+
+def note_reveal(
+    reveal: Reveal | None,
+    session: AsyncSession,
+    who: Principal,
+    action: str,
+    of: Elder | Visitor,
+    names: tuple[str, ...],
+    now: datetime,
+) -> None:
+    """The audit row of a reveal of what belongs to somebody of the register, if one was asked for."""
+    if reveal:
+        reveal.note(
+            session, who, action=action, subject_type=action.split(".")[0], subject_id=of.id,
+            region_code=of.region_code, names=names, now=now,
         )  # fmt: skip
 
 
