@@ -169,7 +169,7 @@ def test_finding_people_by_name_sound_phone_and_id_number(live: Live) -> None:
     assert found(name="gy") == []  # initials from the beginning
     assert found(phone_tail="0917", purpose="来电核对") == ["单桂英"]
     assert found(care_level="key", status="active") == ["王桂英", "单桂英"]
-    search = live.admin.post("/elders/search", json={"id_number": number.lower(), "purpose": "来电核对"}).json()
+    search = live.admin.post("/elders/search", json={"id_number": number.lower(), "purpose": "单桂英来电核对"}).json()
     assert [e["id"] for e in search["items"]] == [elder["id"]]
     by_tail = {"phone_tail": "0917", "region_code": village, "purpose": "来电核对"}
     tails = live.admin.post("/elders/search", json=by_tail).json()["items"]
@@ -178,6 +178,7 @@ def test_finding_people_by_name_sound_phone_and_id_number(live: Live) -> None:
     for row in live.rows("SELECT detail::text AS detail FROM audit_log WHERE action = 'elder.searched'"):
         assert number not in row["detail"]
         assert "0917" not in row["detail"]
+        assert "单桂英" not in row["detail"]
     for role in ("operator", "visitor", "auditor"):
         api = live.user(role, village, assigned=[elder])
         refused(api.post("/elders/search", json={"id_number": number}), 403)

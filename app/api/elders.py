@@ -227,7 +227,7 @@ async def elders(
     before = pages.decode(cursor, UUID)
     if phone_tail:
         who.must(Right.REVEAL)
-        _note_search(session, who, ["phone_tail"], must_say_why(purpose), now)
+        must_say_why(purpose)
     rows = await register.list_elders(
         session,
         who,
@@ -240,6 +240,8 @@ async def elders(
         care_level=care_level.value if care_level else None,
         phone_tails=parts.sealer.indexes(register.phone_tail(phone_tail)) if phone_tail else None,
     )
+    if phone_tail:
+        _note_search(session, who, ["phone_tail"], must_say_why(purpose), [row.name for row in rows], now)
     return await _page(session, rows, limit, parts, now)
 
 
@@ -257,7 +259,6 @@ async def search(
     given = sorted(body.model_dump(exclude_none=True, exclude={"purpose"}))
     if not given:
         raise InvalidInput("say what to search by: id_number, phone_tail, name or region_code")
-    _note_search(session, who, given, body.purpose, now)
     before = pages.decode(cursor, UUID)
     number = read_id_number(body.id_number, today=now.astimezone(parts.tz).date()).number if body.id_number else None
     rows = await register.list_elders(
@@ -270,14 +271,18 @@ async def search(
         phone_tails=parts.sealer.indexes(register.phone_tail(body.phone_tail)) if body.phone_tail else None,
         id_numbers=parts.sealer.indexes(number) if number else None,
     )
+    _note_search(session, who, given, body.purpose, [body.name or "", *(row.name for row in rows)], now)
     return await _page(session, rows, limit, parts, now)
 
 
-def _note_search(session: AsyncSession, who: Principal, by: list[str], purpose: str, now: datetime) -> None:
+def _note_search(
+    session: AsyncSession, who: Principal, by: list[str], purpose: str, names: Sequence[str], now: datetime
+) -> None:
+    """Also of a search that finds nobody. `names`, of those found and of whom was asked for, do not get into it."""
     audit.note(
         session, who, action="elder.searched", subject_type="elder", subject_id="", now=now,
         region_code=who.region_code or None, by=by,
-        purpose=without_identity(purpose),
+        purpose=without_identity(purpose, *names),
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from datetime import date, datetime
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -61,10 +62,10 @@ async def _pen(
 
 def _note(
     session: AsyncSession, who: Principal, now: datetime, *, form: str, region_code: str, reveal: Reveal | None = None,
-    elder: Elder | None = None, **detail: Any,
+    elder: Elder | None = None, names: Iterable[str] = (), **detail: Any,
 ) -> None:  # fmt: skip
     if reveal:
-        detail["purpose"] = without_identity(reveal.purpose, *([elder.name] if elder else []))
+        detail["purpose"] = without_identity(reveal.purpose, *([elder.name] if elder else names))
     audit.note(
         session, who, action="elder.exported", subject_type="elder" if elder else "region",
         subject_id=elder.id if elder else region_code, now=now, region_code=region_code, form=form,
@@ -175,5 +176,8 @@ async def _summary(
     region = await register.region_within(session, who, f"{region_code:0<12}")
     pen = await _pen(session, parts, now, reveal, category)
     found = await gathering.summary(session, who, region, pen)
-    _note(session, who, now, form=form, region_code=region.code, reveal=reveal, elders=len(found.lines))
+    _note(
+        session, who, now, form=form, region_code=region.code, reveal=reveal, elders=len(found.lines),
+        names=(line.name for line in found.lines),
+    )  # fmt: skip
     return found, pen
