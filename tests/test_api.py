@@ -118,6 +118,9 @@ def test_regions_and_their_offices(live: Live) -> None:
         "latitude": None, "longitude": None,
     }  # fmt: skip
     refused(live.admin.post("/regions", json={"code": code, "name": "再来"}), 409)
+    other = {"code": f"{code[:-3]}998", "name": "照样写", "level": "village", "parent_code": f"{code[:9]}000"}
+    refused(live.admin.post("/regions", json={**other, "level": "township"}), 422, "village")
+    assert live.admin.made("/regions", **other)["level"] == "village"
     refused(live.admin.post("/regions", json={"code": "370302999001", "name": "无乡"}), 422, "370302999000")
     first, second = live.visitor(code, name="老村长"), live.visitor(code, name="新村长")
     live.admin.made(f"/regions/{code}/duty", role="village_head", visitor_id=first["id"], **{"from": "2026-01-01"})

@@ -20,6 +20,7 @@ from app.api.transactional import Transactional, idempotent
 from app.elders import register
 from app.elders.tables import Duty, Region
 from app.elders.vocabulary import DutyRole, RegionLevel
+from app.errors import InvalidInput
 
 router = APIRouter(route_class=Transactional, tags=["places"], dependencies=[Depends(idempotent)])
 Code = Annotated[str, Path(pattern=r"^[0-9]{12}$", examples=["370302001001"])]
@@ -29,6 +30,8 @@ class RegionIn(Body):
     model_config = example(code="370302001001", name="样板村")
     code: Region12
     name: Name = Field(examples=["样板村"])
+    level: RegionLevel | None = Field(default=None, description="The code says it; refused when it is another.")
+    parent_code: Region12 | None = Field(default=None, description="The code says it; refused when it is another.")
 
 
 class RegionOut(BaseModel):
@@ -92,6 +95,9 @@ async def regions(
 )
 async def add_region(body: RegionIn, who: PrincipalDep, session: SessionDep, now: NowDep) -> RegionOut:
     region = await register.add_region(session, who, code=body.code, name=body.name, now=now)
+    for field in ("level", "parent_code"):
+        if getattr(body, field) not in (None, getattr(region, field)):
+            raise InvalidInput(f"the code says {getattr(region, field)}", field=field)
     audit.note(
         session,
         who,

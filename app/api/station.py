@@ -21,6 +21,7 @@ from app.api.problems import responses
 from app.api.stats import RegionText
 from app.api.transactional import Transactional, idempotent
 from app.elders import register
+from app.elders.tables import Visitor
 from app.elders.vocabulary import RegionLevel, Service
 from app.errors import InvalidInput, NotFound, VersionMismatch
 from app.ids import new_uuid
@@ -34,11 +35,10 @@ People = Annotated[list[UUID], Field(max_length=200)]
 
 async def _place(session: AsyncSession, who: Principal, code: str, visitors: Sequence[UUID]) -> RegionLevel:
     await register.must_be_region(session, who, code)
-    for one in visitors:
-        try:
-            await register.visitor_within(session, who, one)
-        except NotFound:
-            raise InvalidInput("no such visitor", field="visitor_ids") from None
+    wanted = set(visitors)
+    there = select(col(Visitor.id)).where(col(Visitor.id).in_(wanted), within(who, col(Visitor.region_code)))
+    if wanted - set((await session.execute(there)).scalars()):
+        raise InvalidInput("no such visitor", field="visitor_ids")
     return register.level_of(code)
 
 
