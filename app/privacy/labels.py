@@ -27,6 +27,7 @@ COLUMNS = {
     "text": "正文",
     "round_id": "路线编号",
     "period_end": "周期截止",
+    "per_period": "每周期应探访次数",
     "period": "周期",
     "overdue": "已逾期",
     "still": "尚需探访",
