@@ -51,6 +51,34 @@ async def test_a_table_read_whole_shows_what_is_ones_own(world: World) -> None:
         assert not own & other, table
 
 
+async def test_a_message_is_seen_by_whoever_sees_everybody_it_names(world: World) -> None:
+    """And by the visitor it went to only while they all are theirs."""
+    mine, beside, foreign = (
+        await world.elder("本户"),
+        await world.elder("邻户"),
+        await world.elder("外户", region=OTHER_VILLAGE),
+    )
+    visitor = await world.visitor("李志愿", of=mine)
+    for key, about in (("mine", [mine.id]), ("both", [mine.id, beside.id]), ("foreign", [mine.id, foreign.id])):
+        await world.do(
+            "INSERT INTO digests (id, kind, key, visitor_id, region_code, title, text, data, about, state, attempts, position, "
+            "created_at, due_at, expires_at) VALUES (gen_random_uuid(), 'visits.due', :key, :visitor, :region, 'x', 'x', '{}', "
+            "CAST(:about AS uuid[]), 'pending', 0, 0, now(), now(), now() + interval '1 day')",
+            key=key, visitor=visitor.id, region=VILLAGE, about=about,
+        )  # fmt: skip
+
+    async def keys(who: Principal) -> set[str]:
+        async with walled(world.sessions, who, now=world.time()) as session:
+            return set((await session.execute(sa.text("SELECT key FROM digests"))).scalars())
+
+    account = somebody(VILLAGE, Role.VISITOR, visitor.id)
+    assert await keys(somebody("")) == {"mine", "both", "foreign"}
+    assert await keys(somebody(VILLAGE)) == {"mine", "both"}
+    assert await keys(account) == {"mine"}
+    await world.do("UPDATE assignments SET ended_at = :now", now=world.time())
+    assert await keys(account) == set()
+
+
 async def test_a_role_without_a_scope_sees_nothing(world: World) -> None:
     """Nor does one whose scope belonged to the transaction before, on the same connection."""
     elder = await world.elder()

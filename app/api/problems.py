@@ -21,6 +21,10 @@ log = logs.get("api")
 MEDIA_TYPE = "application/problem+json"
 TYPE_BASE = "https://shouwang.invalid/problems/"
 _MOST_FIELDS = 50
+_OF_THE_ROUTER = {
+    "Not Found": "there is no such path; /openapi.json lists all, and most begin with /api/v1",
+    "Method Not Allowed": "this path does not take that method; the header Allow says which it takes",
+}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 STATUS: dict[type[errors.ShouwangError], int] = {
@@ -172,7 +176,8 @@ async def _http(_: Request, error: Exception) -> JSONResponse:
             400, "bad-request", "the body cannot be read: send JSON in UTF-8, or a form where the route takes one"
         )
     code = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}.get(error.status_code, "bad-request")
-    return answer(error.status_code, code, str(error.detail), headers=dict(error.headers or {}))
+    detail = _OF_THE_ROUTER.get(str(error.detail), str(error.detail))
+    return answer(error.status_code, code, detail, headers=dict(error.headers or {}))
 
 
 _CONSTRAINTS = {
