@@ -98,7 +98,7 @@ Phone = Annotated[str, StringConstraints(min_length=3, max_length=40), Field(exa
 Token = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 
 
-def if_match(
+async def if_match(
     header: Annotated[
         str | None, Header(alias="If-Match", max_length=40, description="The ETag you read; refused if it changed.")
     ] = None,

@@ -28,7 +28,7 @@ _header = APIKeyHeader(
 )
 
 
-def _asked_by_our_broker(request: Request, shown: Annotated[str | None, Security(_header)]) -> None:
+async def _asked_by_our_broker(request: Request, shown: Annotated[str | None, Security(_header)]) -> None:
     wanted = parts_of(request).broker.secret
     if not wanted:
         raise HTTPException(404)

@@ -125,8 +125,27 @@ def right_of(route: object) -> Right | None:
     return found[0] if len(found) == 1 else None
 
 
-PartsDep = Annotated[Parts, Depends(parts_of)]
-SessionDep = Annotated[AsyncSession, Depends(session_of)]
-NowDep = Annotated[datetime, Depends(now_of)]
-OriginDep = Annotated[Origin, Depends(origin)]
+# Dependencies are coroutine functions: a plain one is run in a thread, and the way there and back is longer than its work.
+
+
+async def _parts(request: Request) -> Parts:
+    return parts_of(request)
+
+
+async def _session(request: Request) -> AsyncSession:
+    return session_of(request)
+
+
+async def _now(request: Request) -> datetime:
+    return now_of(request)
+
+
+async def _origin(request: Request) -> Origin:
+    return origin(request)
+
+
+PartsDep = Annotated[Parts, Depends(_parts)]
+SessionDep = Annotated[AsyncSession, Depends(_session)]
+NowDep = Annotated[datetime, Depends(_now)]
+OriginDep = Annotated[Origin, Depends(_origin)]
 PrincipalDep = Annotated[Principal, Depends(principal)]

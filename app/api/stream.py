@@ -37,11 +37,11 @@ async def _start(
     return min(int(last_event_id), newest)
 
 
-def _feed(parts: PartsDep) -> Feed:
+async def _feed(parts: PartsDep) -> Feed:
     return parts.feed
 
 
-def _still_may(parts: PartsDep, who: PrincipalDep, credentials: Credentials) -> StillMay:
+async def _still_may(parts: PartsDep, who: PrincipalDep, credentials: Credentials) -> StillMay:
     """Asks again who shows the credential: the stream ends when that is nobody any more, or somebody of other power."""
 
     async def ask() -> bool:

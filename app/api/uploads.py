@@ -60,7 +60,7 @@ async def _taken(request: Request, body: bytes) -> Upload:
     return Upload(await sent.read(), name or None)
 
 
-def upload_of(request: Request) -> Upload:
+async def upload_of(request: Request) -> Upload:
     upload: Upload = request.state.upload
     return upload
 
