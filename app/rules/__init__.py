@@ -66,7 +66,7 @@ def _with_doubt(verdict: Raise, edge: Because, seen: Observation) -> Raise:
     """The same, with what is doubtful about it said. A gateway or broker may remember an SOS or a fall that was long dealt
     with: retained and heard for the first time, or said again after the time to re-arm, somebody asks at once, and not
     everybody is sent running."""
-    if edge not in _DOUBTS:
+    if edge not in _DOUBTS or (edge is Because.FIRST_SIGHT and sent_for_this(seen)):
         return verdict
     remembered = edge is Because.STILL or (edge is Because.FIRST_SIGHT and seen.retained)
     severity = verdict.severity

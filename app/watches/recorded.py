@@ -31,6 +31,7 @@ from app.devices.vocabulary import DeviceKind
 from app.ids import DeviceId
 from app.rules.replaying import Recorded
 
+_FIRST_YEAR: Final = 2000  # what is older was written by a clock that was never set
 _NATIVE: Final = NativeCodec()
 _KINDS: Final = {one.value for one in DeviceKind}
 _OTHERS: Final = ("status", "fall_warning", "cleared", "tamper", "battery_low", "press", "switch", "fault")
@@ -81,7 +82,10 @@ def _read_line(line: bytes, tz: ZoneInfo) -> Recorded:
     happened = _time(body, "ts", tz)
     if happened is None:
         raise ValueError("`ts` is missing: epoch milliseconds, or RFC 3339 like 2026-10-01T08:00:00+08:00")
-    received = _time(body, "received_at", tz) or happened
+    received = _time(body, "received_at", tz)
+    if received is None and happened.year < _FIRST_YEAR:
+        raise ValueError("`ts` lies before 2000: epoch milliseconds are meant, not seconds; or give `received_at` too")
+    received = received or happened
     body.pop("received_at", None)
     body["ts"] = happened.timestamp() * 1000
     return Recorded(_observation(device_id, type_, body, kind, received), kind, place or None)
