@@ -136,7 +136,6 @@ async def undetermined(
     region_code: Annotated[str | None, Query(pattern=r"^[0-9]{2,12}$")] = None,
 ) -> pages.Page[Work]:
     """Everybody enrolled without an assessment or an observation, whatever their class: age alone may make them key."""
-    before = pages.decode(cursor, UUID)
     query = select(Elder).where(
         within(who, col(Elder.region_code)),
         col(Elder.ability_level).is_(None),
@@ -145,9 +144,7 @@ async def undetermined(
     )
     if region_code:
         query = query.where(begins(col(Elder.region_code), region_code))
-    if before:
-        query = query.where(col(Elder.id) < before[0])
-    rows = (await session.execute(query.order_by(col(Elder.id).desc()).limit(limit + 1))).scalars().all()
+    rows = await pages.newest(session, query, col(Elder.id), limit, cursor)
 
     def shape(elder: Elder) -> dict[str, object]:
         return {
@@ -243,12 +240,9 @@ async def care_policies(
     who: PrincipalDep, session: SessionDep, limit: pages.Limit = 50, cursor: pages.Cursor = None
 ) -> pages.Page[CarePolicyOut]:
     """Those of the regions above hold for you, those below you answer for."""
-    before = pages.decode(cursor, UUID)
     above = [who.region_code[:length] for length in range(len(who.region_code) + 1)]
     query = select(CarePolicy).where(within(who, col(CarePolicy.region_code)) | col(CarePolicy.region_code).in_(above))
-    if before:
-        query = query.where(col(CarePolicy.id) < before[0])
-    rows = (await session.execute(query.order_by(col(CarePolicy.id).desc()).limit(limit + 1))).scalars().all()
+    rows = await pages.newest(session, query, col(CarePolicy.id), limit, cursor)
     return pages.Page[CarePolicyOut].model_validate(pages.page(rows, limit, _policy, "id"))
 
 

@@ -83,11 +83,8 @@ async def list_consents(
     elder_id: UUID, who: PrincipalDep, session: SessionDep, limit: pages.Limit = 50, cursor: pages.Cursor = None
 ) -> pages.Page[ConsentOut]:
     await register.elder_within(session, who, elder_id)
-    before = pages.decode(cursor, UUID)
     query = select(ConsentEntry).where(col(ConsentEntry.elder_id) == elder_id)
-    if before:
-        query = query.where(col(ConsentEntry.id) < before[0])
-    rows = (await session.execute(query.order_by(col(ConsentEntry.id).desc()).limit(limit + 1))).scalars().all()
+    rows = await pages.newest(session, query, col(ConsentEntry.id), limit, cursor)
     return pages.Page[ConsentOut].model_validate(pages.page(rows, limit, _shape, "id"))
 
 

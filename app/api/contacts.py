@@ -81,11 +81,8 @@ async def contacts(
     reveal: RevealDep = None,
 ) -> pages.Page[ContactOut]:
     elder = await register.elder_within(session, who, elder_id)
-    before = pages.decode(cursor, UUID)
     query = select(Contact).where(col(Contact.elder_id) == elder_id)
-    if before:
-        query = query.where(col(Contact.id) < before[0])
-    rows = (await session.execute(query.order_by(col(Contact.id).desc()).limit(limit + 1))).scalars().all()
+    rows = await pages.newest(session, query, col(Contact.id), limit, cursor)
     note_reveal(reveal, session, who, "contacts.revealed", elder, (elder.name, *(row.name for row in rows)), now)
     plainly = reveal is not None
     known = await ways.of(session, "contact_id", [r.id for r in rows], sealer=parts.sealer, plainly=plainly)

@@ -101,16 +101,13 @@ async def digests(
     state: NoticeState | None = None,
 ) -> pages.Page[DigestOut]:
     """One message a visitor and day, one an office and closing week or month; newest first, with how sending went."""
-    before = pages.decode(cursor, UUID)
     query = select(DigestRow).where(within(who, col(DigestRow.region_code)))
     for column, value in ((DigestRow.kind, kind), (DigestRow.visitor_id, visitor_id), (DigestRow.state, state)):
         if value is not None:
             query = query.where(col(column) == value)
     if region_code:
         query = query.where(begins(col(DigestRow.region_code), region_code))
-    if before:
-        query = query.where(col(DigestRow.id) < before[0])
-    rows = (await session.execute(query.order_by(col(DigestRow.id).desc()).limit(limit + 1))).scalars().all()
+    rows = await pages.newest(session, query, col(DigestRow.id), limit, cursor)
     names = await register.visitor_names(session, {row.visitor_id for row in rows})
 
     def shape(row: DigestRow) -> dict[str, Any]:

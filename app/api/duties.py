@@ -204,11 +204,8 @@ def _month(row: ClosedMonth) -> dict[str, Any]:
 async def closed_months(
     who: PrincipalDep, session: SessionDep, limit: pages.Limit = 50, cursor: pages.Cursor = None
 ) -> pages.Page[ClosedMonthOut]:
-    before = pages.decode(cursor, UUID)
     query = select(ClosedMonth).where(within(who, col(ClosedMonth.region_code)))
-    if before:
-        query = query.where(col(ClosedMonth.id) < before[0])
-    rows = (await session.execute(query.order_by(col(ClosedMonth.id).desc()).limit(limit + 1))).scalars().all()
+    rows = await pages.newest(session, query, col(ClosedMonth.id), limit, cursor)
     return pages.Page[ClosedMonthOut].model_validate(pages.page(rows, limit, _month, "id"))
 
 
@@ -240,15 +237,12 @@ async def deltas(
     closed = await session.get(ClosedMonth, closed_month_id)
     if closed is None or not who.sees(closed.region_code):
         raise NotFound("no such closed month")
-    before = pages.decode(cursor, UUID)
     query = (
         select(LedgerDelta)
         .join(Visit, col(Visit.id) == col(LedgerDelta.visit_id))
         .where(col(LedgerDelta.closed_month_id) == closed_month_id, within(who, col(Visit.region_code)))
     )
-    if before:
-        query = query.where(col(LedgerDelta.id) < before[0])
-    rows = (await session.execute(query.order_by(col(LedgerDelta.id).desc()).limit(limit + 1))).scalars().all()
+    rows = await pages.newest(session, query, col(LedgerDelta.id), limit, cursor)
 
     def shape(row: LedgerDelta) -> dict[str, Any]:
         shown = {name: getattr(row, name) for name in DeltaOut.model_fields if name != "by"}

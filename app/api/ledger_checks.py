@@ -83,7 +83,6 @@ async def ledger_checks(
     """Impossible travel, overlapping visits, cloned texts, bursts at the month's end, durations of zero or always the same,
     late entries, visits at home without any door event though the sensor works. A finding is a question: only a person
     decides, and only on the visit itself whether it counts."""
-    before = pages.decode(cursor, UUID)
     query = select(LedgerCheck).where(
         within(who, col(LedgerCheck.region_code)),
         begins(LedgerCheck.region_code, await area(session, who, region_code)),
@@ -96,9 +95,7 @@ async def ledger_checks(
             query = query.where(col(column) == value)
     if visit_id is not None:
         query = query.where(sa.or_(col(LedgerCheck.visit_id) == visit_id, col(LedgerCheck.other_visit_id) == visit_id))
-    if before:
-        query = query.where(col(LedgerCheck.id) < before[0])
-    rows = (await session.execute(query.order_by(col(LedgerCheck.id).desc()).limit(limit + 1))).scalars().all()
+    rows = await pages.newest(session, query, col(LedgerCheck.id), limit, cursor)
     return pages.Page[CheckOut].model_validate(pages.page(rows, limit, _check, "id"))
 
 
@@ -237,11 +234,8 @@ async def ledger_samples(
     who: PrincipalDep, session: SessionDep, limit: pages.Limit = 50, cursor: pages.Cursor = None
 ) -> pages.Page[SampleOut]:
     """Every draw is kept: whoever draws until they like the list is seen."""
-    before = pages.decode(cursor, UUID)
     query = select(LedgerSample).where(within(who, col(LedgerSample.region_code)))
-    if before:
-        query = query.where(col(LedgerSample.id) < before[0])
-    rows = (await session.execute(query.order_by(col(LedgerSample.id).desc()).limit(limit + 1))).scalars().all()
+    rows = await pages.newest(session, query, col(LedgerSample.id), limit, cursor)
     return pages.Page[SampleOut].model_validate(pages.page(rows, limit, _sample, "id"))
 
 

@@ -14,10 +14,13 @@ from uuid import UUID
 
 from fastapi import Query
 from pydantic import BaseModel, Field
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel.sql.expression import SelectOfScalar
 
 from app.errors import InvalidInput
 
 T = TypeVar("T")
+R = TypeVar("R")
 Limit = Annotated[int, Query(ge=1, le=200, description="How many at most.")]
 Cursor = Annotated[str | None, Query(max_length=500, description="`next_cursor` of the page before.")]
 
@@ -82,3 +85,13 @@ def page(rows: Sequence[Any], limit: int, shape: Any, *keys: str) -> dict[str, A
     shown = rows[:limit]
     more = encode(*(getattr(shown[-1], key) for key in keys)) if len(rows) > limit and shown else None
     return {"items": [shape(row) for row in shown], "next_cursor": more}
+
+
+async def newest(
+    session: AsyncSession, query: SelectOfScalar[R], id_: Any, limit: int, cursor: str | None
+) -> Sequence[R]:
+    """The rows of a page by their ids, newest first, and one more where there are more: for `page`."""
+    before = decode(cursor, UUID)
+    if before:
+        query = query.where(id_ < before[0])
+    return (await session.execute(query.order_by(id_.desc()).limit(limit + 1))).scalars().all()

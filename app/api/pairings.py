@@ -48,11 +48,8 @@ async def assignments(
     elder_id: UUID, who: PrincipalDep, session: SessionDep, limit: pages.Limit = 50, cursor: pages.Cursor = None
 ) -> pages.Page[AssignmentOut]:
     await register.elder_within(session, who, elder_id)
-    before = pages.decode(cursor, UUID)
     query = select(Assignment).where(col(Assignment.elder_id) == elder_id)
-    if before:
-        query = query.where(col(Assignment.id) < before[0])
-    found = (await session.execute(query.order_by(col(Assignment.id).desc()).limit(limit + 1))).scalars().all()
+    found = await pages.newest(session, query, col(Assignment.id), limit, cursor)
     names = await register.visitor_names(session, [a.visitor_id for a in found])
     shown = [_assignment(a, names[a.visitor_id]) for a in found[:limit]]
     more = pages.encode(found[limit - 1].id) if len(found) > limit else None

@@ -95,11 +95,8 @@ async def assessments(
 ) -> pages.Page[AssessmentOut]:
     """In the order they were recorded. What is withdrawn is shown too, with its reason."""
     await register.elder_within(session, who, elder_id)
-    before = pages.decode(cursor, UUID)
     query = select(Assessment).where(col(Assessment.elder_id) == elder_id)
-    if before:
-        query = query.where(col(Assessment.id) < before[0])
-    rows = (await session.execute(query.order_by(col(Assessment.id).desc()).limit(limit + 1))).scalars().all()
+    rows = await pages.newest(session, query, col(Assessment.id), limit, cursor)
     return pages.Page[AssessmentOut].model_validate(pages.page(rows, limit, _assessment, "id"))
 
 
@@ -272,11 +269,8 @@ async def statuses(
 ) -> pages.Page[StatusOut]:
     """In the order they were recorded, newest first."""
     await register.elder_within(session, who, elder_id)
-    before = pages.decode(cursor, UUID)
     query = select(StatusEntry).where(col(StatusEntry.elder_id) == elder_id)
-    if before:
-        query = query.where(col(StatusEntry.id) < before[0])
-    rows = (await session.execute(query.order_by(col(StatusEntry.id).desc()).limit(limit + 1))).scalars().all()
+    rows = await pages.newest(session, query, col(StatusEntry.id), limit, cursor)
     return pages.Page[StatusOut].model_validate(pages.page(rows, limit, _status, "id"))
 
 
@@ -397,11 +391,8 @@ async def family(
 ) -> pages.Page[FamilyOut]:
     """Not the emergency contacts: those have channels, and are told of alarms."""
     elder = await register.elder_within(session, who, elder_id)
-    before = pages.decode(cursor, UUID)
     query = select(FamilyMember).where(col(FamilyMember.elder_id) == elder_id)
-    if before:
-        query = query.where(col(FamilyMember.id) < before[0])
-    rows = (await session.execute(query.order_by(col(FamilyMember.id).desc()).limit(limit + 1))).scalars().all()
+    rows = await pages.newest(session, query, col(FamilyMember.id), limit, cursor)
     if reveal:
         reveal.note(
             session, who, action="family.revealed", subject_type="elder", subject_id=elder_id, now=now,

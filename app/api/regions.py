@@ -144,11 +144,8 @@ async def duty(
     code: Code, who: PrincipalDep, session: SessionDep, limit: pages.Limit = 50, cursor: pages.Cursor = None
 ) -> pages.Page[DutyOut]:
     await register.region_within(session, who, code)
-    before = pages.decode(cursor, UUID)
     query = select(Duty).where(col(Duty.region_code) == code)
-    if before:
-        query = query.where(col(Duty.id) < before[0])
-    rows = (await session.execute(query.order_by(col(Duty.id).desc()).limit(limit + 1))).scalars().all()
+    rows = await pages.newest(session, query, col(Duty.id), limit, cursor)
     return pages.Page[DutyOut].model_validate(pages.page(rows, limit, _duty_shape, "id"))
 
 

@@ -223,15 +223,12 @@ async def rounds(
     visitor_id: Annotated[UUID | None, Query(description="Rounds with a stop of this visitor.")] = None,
 ) -> pages.Page[RoundOut]:
     """Newest first, cancelled ones too."""
-    before = pages.decode(cursor, UUID)
     query = select(Round).where(within(who, col(Round.region_code)))
     if region_code:
         query = query.where(begins(col(Round.region_code), region_code))
     if visitor_id:
         query = query.where(round_book.has_stop_of(visitor_id))
-    if before:
-        query = query.where(col(Round.id) < before[0])
-    rows = (await session.execute(query.order_by(col(Round.id).desc()).limit(limit + 1))).scalars().all()
+    rows = await pages.newest(session, query, col(Round.id), limit, cursor)
     return pages.Page[RoundOut].model_validate(pages.page(rows, limit, _round, "id"))
 
 

@@ -104,7 +104,6 @@ async def special_periods(
     cancelled: bool = False,
 ) -> pages.Page[SpecialOut]:
     """Festivals of this year and the next, and what was entered, newest first; `cancelled=true` shows those too."""
-    before = pages.decode(cursor, UUID)
     query = select(SpecialPeriod).where(specials.touching(who.region_code))
     if not cancelled:
         query = query.where(col(SpecialPeriod.cancelled_at).is_(None))
@@ -114,9 +113,7 @@ async def special_periods(
         query = query.where(col(SpecialPeriod.kind) == kind)
     if region_code:
         query = query.where(specials.touching(normal_scope(region_code)))
-    if before:
-        query = query.where(col(SpecialPeriod.id) < before[0])
-    rows = (await session.execute(query.order_by(col(SpecialPeriod.id).desc()).limit(limit + 1))).scalars().all()
+    rows = await pages.newest(session, query, col(SpecialPeriod.id), limit, cursor)
     return pages.Page[SpecialOut].model_validate(pages.page(rows, limit, _shape, "id"))
 
 

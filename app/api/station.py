@@ -134,13 +134,10 @@ async def trainings(
 async def _listed(
     session: AsyncSession, who: Principal, table: Any, limit: int, cursor: str | None, region_code: str | None
 ) -> Sequence[Any]:
-    before = pages.decode(cursor, UUID)
     query = select(table).where(
         within(who, col(table.region_code)), begins(table.region_code, await area(session, who, region_code))
     )
-    if before:
-        query = query.where(col(table.id) < before[0])
-    rows: Sequence[Any] = (await session.execute(query.order_by(col(table.id).desc()).limit(limit + 1))).scalars().all()
+    rows: Sequence[Any] = await pages.newest(session, query, col(table.id), limit, cursor)
     return rows
 
 

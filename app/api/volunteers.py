@@ -111,12 +111,9 @@ async def hours_of_visitors(
 ) -> pages.Page[VisitorHours]:
     """Newest visitor first; those who did nothing too."""
     asked = Month.asked(month, today=now.astimezone(parts.tz).date())
-    before = pages.decode(cursor, UUID)
     prefix = await area(session, who, region_code)
     query = select(Visitor).where(within(who, col(Visitor.region_code)), begins(Visitor.region_code, prefix))
-    if before:
-        query = query.where(col(Visitor.id) < before[0])
-    rows = (await session.execute(query.order_by(col(Visitor.id).desc()).limit(limit + 1))).scalars().all()
+    rows = await pages.newest(session, query, col(Visitor.id), limit, cursor)
     done = await volunteering.hours_of_many(
         session, [row.id for row in rows], since=asked.first, until=asked.last, tz=parts.tz
     )
@@ -213,11 +210,8 @@ async def credit_statements(
     visitor_id: UUID, who: PrincipalDep, session: SessionDep, limit: pages.Limit = 50, cursor: pages.Cursor = None
 ) -> pages.Page[StatementOut]:
     await _visitor(session, who, visitor_id)
-    before = pages.decode(cursor, UUID)
     query = select(CreditStatement).where(col(CreditStatement.visitor_id) == visitor_id)
-    if before:
-        query = query.where(col(CreditStatement.id) < before[0])
-    rows = (await session.execute(query.order_by(col(CreditStatement.id).desc()).limit(limit + 1))).scalars().all()
+    rows = await pages.newest(session, query, col(CreditStatement.id), limit, cursor)
     return pages.Page[StatementOut].model_validate(pages.page(rows, limit, _statement, "id"))
 
 
