@@ -219,7 +219,7 @@ def test_checks_and_samples_over_the_api(live: Live) -> None:
         "events": 0,
         "first_at": None,
     }
-    stranger = live.user("supervisor", "370302001")
+    stranger = live.user("supervisor", "370302004")  # nobody else's stories are there
     assert stranger.items("/ledger-checks") == []
     assert stranger.get(f"/ledger-checks/{cloned['id']}").status_code == 404
     # A sample that anybody can draw again.
