@@ -360,12 +360,12 @@ def test_only_our_broker_may_ask(live: Live) -> None:
 
 
 @pytest.mark.unit
-def test_without_a_secret_there_is_nothing() -> None:
+async def test_without_a_secret_there_is_nothing() -> None:
     parts = SimpleNamespace(broker=BrokerTrust(embedded=False))
     request: Any = SimpleNamespace(app=SimpleNamespace(state=SimpleNamespace(parts=parts)))
     for shown in (None, "", "x"):
         with pytest.raises(HTTPException) as refused:
-            broker._asked_by_our_broker(request, shown)
+            await broker._asked_by_our_broker(request, shown)
         assert refused.value.status_code == 404
 
 
