@@ -73,10 +73,14 @@ class LaneTransaction:
 
 
 class Lane:
-    """One connection, made when it is needed and again when it was lost. For one task at a time."""
+    """One connection, made when it is needed and again when it was lost. For one task at a time.
 
-    def __init__(self, url: str) -> None:
+    `durable=False`: its commits do not wait for the disk. For what may be forgotten when the database's machine dies, and
+    is then done again: a claim, whose notice is then sent a second time under the same id."""
+
+    def __init__(self, url: str, *, durable: bool = True) -> None:
         self._url = url
+        self._settings = _SETTINGS if durable else {**_SETTINGS, "synchronous_commit": "off"}
         self._connection: asyncpg.Connection | None = None
 
     @asynccontextmanager
@@ -100,7 +104,7 @@ class Lane:
     async def _open(self) -> asyncpg.Connection:
         if self._connection is None or self._connection.is_closed():
             self._connection = await asyncpg.connect(
-                **driver_arguments(self._url), timeout=10, record_class=Row, server_settings=_SETTINGS
+                **driver_arguments(self._url), timeout=10, record_class=Row, server_settings=self._settings
             )
             await self._connection.set_type_codec(
                 "jsonb", schema="pg_catalog", format="binary",

@@ -207,7 +207,7 @@ class Server:
         assert self.mqtt is not None
         self.channels.add(DeviceChannel(self.mqtt))
         self.dispatcher = Dispatcher(
-            (self._lane(stack), self._lane(stack)),
+            (self._lane(stack, durable=False), self._lane(stack)),
             self.channels,
             self.desk,
             self.clock,
@@ -234,8 +234,8 @@ class Server:
         catching_up = asyncio.create_task(self._catch_up(), name="catch up")
         stack.callback(catching_up.cancel)
 
-    def _lane(self, stack: AsyncExitStack) -> Lane:
-        lane = Lane(self.embedded.database_url)
+    def _lane(self, stack: AsyncExitStack, *, durable: bool = True) -> Lane:
+        lane = Lane(self.embedded.database_url, durable=durable)
         stack.push_async_callback(lane.close)
         return lane
 
