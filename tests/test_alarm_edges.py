@@ -76,20 +76,22 @@ async def test_the_link_of_somebody_taken_off_the_contacts_shows_and_does_nothin
 
 
 async def test_what_waits_to_be_sent_goes_to_nobody_whose_pairing_ended(world: World) -> None:
-    """The provider was away when the alarm rose, and the pairing ended before it came back. The head of the village whose
-    office ends stays responsible for what began on their day."""
-    elder, button = await call(world)
+    """The provider was away when the alarm rose; before it came back the pairing ended, and a contact was taken off. The head
+    of the village whose office ends stays responsible for what began on their day."""
+    elder, button = await call(world, FAMILY, "前夫")
     former = await world.visitor("前志愿者", of=elder, channels=("sms", "webhook"))
     await world.village_head("老村长")
-    for way in ("前志愿者:sms", "前志愿者:webhook", "老村长:webhook", f"{button}:device"):
+    for way in ("前志愿者:sms", "前志愿者:webhook", "老村长:webhook", "前夫:webhook"):
         world.away(way)
     await world.press_sos(button)
+    await world.do("DELETE FROM contacts WHERE name = '前夫'")
     await world.do("UPDATE assignments SET ended_at = now() WHERE visitor_id = :id", id=former.id)
     await world.do("UPDATE duties SET until = :day", day=START.date())
-    for way in ("前志愿者:sms", "前志愿者:webhook", "老村长:webhook"):
+    for way in ("前志愿者:sms", "前志愿者:webhook", "老村长:webhook", "前夫:webhook"):
         world.works(way)
     await world.pass_time(seconds=30)
     world.hears_nothing("前志愿者")
+    world.hears_nothing("前夫")
     world.expect_heard("老村长", "alarm.raised")
     kept = await world.rows("SELECT state, error FROM notices WHERE recipient_id = :id", id=str(former.id))
     assert {(row.state, row.error) for row in kept} == {

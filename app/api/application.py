@@ -57,6 +57,8 @@ from app.api import (
     visits,
     volunteers,
     watch_periods,
+    webhook_document,
+    webhook_log,
     webhooks,
 )
 from app.api.answer import AnswerIn, PageRefusal, refusal_page
@@ -135,7 +137,7 @@ def _include_api(app: FastAPI) -> None:
     areas = (
         auth, users, api_keys, audit_log, regions, imports, elders, records, classification, consents, contacts,
         visitors, pairings, devices, device_imports, device_tests, credentials, device_profiles, personal_data,
-        policies, duties, visits, findings, tasks, alarms, webhooks, reports,
+        policies, duties, visits, findings, tasks, alarms, webhooks, webhook_log, reports,
         special_periods, stats, rounds, digests, rules, watch_periods,
         ledger_checks, volunteers, station, review,
     )  # fmt: skip
@@ -173,7 +175,11 @@ def _document(app: FastAPI) -> dict[str, Any]:
             right = rights.get(operation.get("operationId"))
             if right is not None:  # OpenAPI 3.1: the roles that a request needs stand beside its scheme
                 operation["security"] = [{"HTTPBearer": [right.value]}]
-    document["webhooks"] = {"alarm": {"post": _webhook()}, **webhooks.described(), **digests.described()}
+    document["webhooks"] = {
+        "alarm": {"post": webhook_document.to_people()},
+        **webhook_document.described(),
+        **digests.described(),
+    }
     app.openapi_schema = document
     return document
 
@@ -182,51 +188,3 @@ def _add_schema(schemas: dict[str, Any], model: type[BaseModel]) -> None:
     schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas.update(schema.pop("$defs", {}))
     schemas[model.__name__] = schema
-
-
-def _webhook() -> dict[str, Any]:
-    """What a contact's or visitor's webhook channel receives."""
-    recipient = {"type": "object", "properties": {n: {"type": "string"} for n in ("type", "id", "name", "role")}}
-    types = [
-        "alarm.raised",
-        "alarm.escalated",
-        "alarm.reopened",
-        "alarm.calmed",
-        "alarm.repeated",
-        "alarm.reminded",
-        "alarm.acknowledged",
-        "alarm.resolved",
-    ]
-    payload = {
-        "type": "object",
-        "required": ["type", "timestamp", "data"],
-        "properties": {
-            "type": {"type": "string", "enum": types},
-            "timestamp": {"type": "string", "format": "date-time"},
-            "data": {
-                "type": "object",
-                "properties": {
-                    "alarm": {"$ref": "#/components/schemas/AlarmOut"},
-                    "recipient": recipient,
-                    "reason": {"type": "string"},
-                    "ack_url": {"type": ["string", "null"], "description": "The recipient's answer link."},
-                },
-            },
-        },
-    }
-    headers = [
-        {"name": name, "in": "header", "required": True, "schema": {"type": "string"}, "description": text}
-        for name, text in (
-            ("webhook-id", "The notice's id: the same on every attempt."),
-            ("webhook-timestamp", "Seconds since the epoch."),
-            ("webhook-signature", "Standard Webhooks, with the channel's secret."),
-        )
-    ]
-    return {
-        "summary": "An alarm, to a webhook channel",
-        "description": "Sent to each `webhook` channel of a contact or visitor. Answer 2xx within 5 s; 5xx, 408, 425 "
-        "and 429 are tried again; redirects are not followed.",
-        "parameters": headers,
-        "requestBody": {"content": {"application/json": {"schema": payload}}},
-        "responses": {"2XX": {"description": "Taken."}},
-    }
