@@ -35,8 +35,8 @@ _LETTERS = outbox.claiming(
                WHEN 'visitor' THEN {
         of_circle(visitor="CAST(n.recipient_id AS uuid)", elder="e.id", region="e.region_code", began="a.raised_at")
     }
-               WHEN 'device' THEN EXISTS (SELECT FROM bindings w WHERE w.device_id = n.recipient_id AND w.elder_id = e.id
-                                          AND w.unbound_at IS NULL)
+               WHEN 'device' THEN coalesce((SELECT true FROM bindings w WHERE w.device_id = n.recipient_id
+                                            AND w.elder_id = e.id AND w.unbound_at IS NULL LIMIT 1), false)
                ELSE true  -- a contact's channels go with the contact
            END AS of_circle
     FROM claimed n
