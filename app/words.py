@@ -48,6 +48,7 @@ _ZH: Final[dict[str, str]] = {
     "limit.morning": "白天从{begins}开始,其后{spell}内、即{due}以前应有动静",
     "limit.morning_learned": "这户人家过去的夜晚最晚到{latest}结束,再加一刻钟(最多推迟3小时),{due}以前应有动静",
     "limit.resting": "在床上或椅子上连续{spell}没有起身",
+    "limit.rest_heard": "床或椅子的设备本来常有消息,消息停了{spell}就要问一问",
     "limit.door_only": "家里只有门磁,门连续{spell}没有动过就要问一问",
     "spell.seconds": "{seconds}秒",
     "spell.minutes": "{minutes}分钟",
@@ -382,6 +383,7 @@ _EN: Final[dict[str, str]] = {
     "limit.morning_learned": "the nights of this home have ended by {latest} at the latest; with a quarter of an hour more "
     "(never above 3 hours), a sign of life is due by {due}",
     "limit.resting": "in bed or in a chair for {spell} without rising",
+    "limit.rest_heard": "the bed or chair is heard often as a rule; after {spell} without it somebody should ask",
     "limit.door_only": "only the door is watched here; after {spell} without it somebody should ask",
     "spell.seconds": "{seconds} s",
     "spell.minutes": "{minutes} min",

@@ -531,6 +531,24 @@ def test_a_setting_changes_what_is_told() -> None:
     assert told(Story(rules).motion("09:00").door("09:10").alarms("09:30"))[0] == ("09:15", "door_left_open", "warning")
 
 
+def test_a_chair_that_is_heard_every_hour_holds_somebody_and_its_silence_is_one() -> None:
+    """It says only that it is taken, and each hour that it works: whoever had risen would have been reported."""
+    story = Story().motion("12:00").bed("13:00", True, place="沙发")
+    for hour in range(14, 19):
+        story.say(f"{hour}:00", "heartbeat", "bed-沙发", "沙发", kind="bed_sensor")
+    assert story.alarms("20:40") == []
+    (alarm,) = story.alarms("20:55")
+    assert (alarm.kind, f"{alarm.at:%H:%M}") == (AlarmKind.NO_ACTIVITY, "20:50")
+    assert "消息停了2小时50分钟" in alarm.because
+    rare = Story().motion("12:00").bed("13:00", True, place="沙发")
+    rare.say("15:30", "heartbeat", "bed-沙发", "沙发", kind="bed_sensor")
+    assert [one.kind for one in rare.alarms("18:25")] == [AlarmKind.NO_ACTIVITY]
+    risen = Story().motion("12:00").bed("13:00", True, place="沙发").motion("13:30")
+    for hour in range(14, 17):
+        risen.say(f"{hour}:00", "heartbeat", "bed-沙发", "沙发", kind="bed_sensor")
+    assert [f"{one.at:%H:%M}" for one in risen.alarms("16:25")] == ["16:20"]  # it moved elsewhere since
+
+
 # --- shouwang replay ----------------------------------------------------------------------------------------
 
 

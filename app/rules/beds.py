@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from app.rules.home import Home, Where, where_at
+from app.rules.home import OCCUPANCY, Home, Where, where_at
 from app.rules.verdict import AlarmKind, Severity
 from app.rules.watching import Condition, Stage, View, spell
 from app.words import say
 
 _UP_S = 900  # signs of life this long after leaving the bed, past the end of the night: the day has begun
-
-_OCCUPANCY = "bed_sensor"
 
 
 def bed_exit(home: Home, view: View, now: float) -> Iterator[Condition]:
@@ -21,7 +19,7 @@ def bed_exit(home: Home, view: View, now: float) -> Iterator[Condition]:
         return
     if not view.within(home.unbedded, rules.night_from, rules.night_to):
         return
-    if any(one.holds and one.kind == _OCCUPANCY and one.since >= home.unbedded for one in home.gadgets.values()):
+    if any(one.holds and one.kind == OCCUPANCY and one.since >= home.unbedded for one in home.gadgets.values()):
         return  # sits, or lies, elsewhere
     last = max(home.moved, home.unbedded)
     if not view.within(last, rules.night_from, rules.night_to) and last - home.unbedded >= _UP_S:

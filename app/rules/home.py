@@ -43,6 +43,8 @@ _CLUES: Final = 3
 _HAUNTED: Final = 3
 _MOST_GHOSTS: Final = 99
 _FALL_SETTLE_S: Final = 10
+_REST_SETTLE_S: Final = 300  # signs of life this soon after lying or sitting down still belong to it
+OCCUPANCY: Final = "bed_sensor"
 _FLIP_S: Final = 3600  # changes of a contact are counted over an hour at most
 _QUIET_MOVE_S: Final = 60  # a sign of life this soon after the last is not worth a write
 _SKEW_S: Final = CLOCK_TOLERANCE.total_seconds()
@@ -75,6 +77,8 @@ class Gadget(msgspec.Struct, omit_defaults=True):
     holds: bool | None = None
     since: float = 0  # when it changed last
     told: float = 0  # when it said so last
+    beat: float = 0  # when the device was last heard while somebody rested there, as far as a look saw it
+    every: float = 0  # and how long before that
     flips: list[float] = []  # the last changes, the oldest first
     tamper: float = 0  # since when
     battery: int = -1
@@ -167,6 +171,15 @@ def fold(home: Home, heard: Heard, tz: ZoneInfo) -> Change:
         case _:
             found = Change.NOTHING
     return max(change, found)
+
+
+def rests_on(home: Home) -> list[str]:
+    """Beds and chairs that somebody lay or sat down on, if nothing else moved since."""
+    return [
+        device_id
+        for device_id, one in home.gadgets.items()
+        if one.kind == OCCUPANCY and one.holds and home.moved - one.since <= _REST_SETTLE_S
+    ]
 
 
 def forget_device(home: Home, device_id: str) -> None:

@@ -7,13 +7,15 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from app.rules import past
-from app.rules.home import Home, Where, where_at
-from app.rules.past import Limit, Morning
+from app.rules.home import Home, Where, rests_on, where_at
+from app.rules.past import Limit, Morning, Past
 from app.rules.settings import NoActivity, Rules, TimeOfDay
 from app.rules.verdict import AlarmKind, Severity
 from app.rules.watching import Condition, Stage, View, spell
 from app.words import say
 
+_NEW_BEAT_S = 60
+_SPARE_S = 1200  # a report may be late
 _ANY_ZONE = ZoneInfo("UTC")
 
 
@@ -55,26 +57,54 @@ def deadline(home: Home, view: View) -> Deadline | None:
             return None
         limit = rules.door_only_minutes
         return Deadline(home.moved + limit * 60, home.moved, say("limit.door_only", spell=spell(limit * 60)))
-    since = max(home.heard, home.bridge_back)
-    found = _quiet_until(home, view, since)
+    heard, often = _still_rests(home, view)
+    found = _quiet_until(home, view, max(home.heard, heard, home.bridge_back), often=often)
     resting = home.moved + rules.resting_minutes * 60
-    if home.heard > home.moved and resting < found.at and not view.bedridden:
+    if max(home.heard, heard) > home.moved and resting < found.at and not view.bedridden:
         return Deadline(resting, home.moved, say("limit.resting", spell=spell(rules.resting_minutes * 60)))
     return found
 
 
-def _quiet_until(home: Home, view: View, since: float) -> Deadline:
+def note_rests(home: Home, view: View) -> None:
+    """How often a bed or chair is heard on which somebody rests: what is learned of a night while it lasts."""
+    for device_id in rests_on(home):
+        gadget, device = home.gadgets[device_id], view.devices.get(device_id)
+        if device is None or device.heard - max(gadget.beat, gadget.since) < _NEW_BEAT_S:
+            continue
+        gadget.every = device.heard - max(gadget.beat, gadget.since)
+        gadget.beat = device.heard
+
+
+def _still_rests(home: Home, view: View) -> tuple[float, bool]:
+    """When a bed or chair was last heard on which somebody rests, and whether it is heard often. Some report only changes, and
+    now and then that they work: whoever had risen since would have been reported, too."""
+    heard, often = 0.0, False
+    for device_id in rests_on(home):
+        gadget, device = home.gadgets[device_id], view.devices.get(device_id)
+        if device is not None and device.online is not False and device.heard > heard:
+            heard = device.heard
+            often = 0 < gadget.every <= view.rules.no_activity.ceiling_minutes * 60 - _SPARE_S
+    return heard, often
+
+
+def _quiet_until(home: Home, view: View, since: float, *, often: bool) -> Deadline:
+    """`often`: somebody rests where a device is heard more often than the limit, so that its silence is one: late nights and
+    long rests of the past excuse nothing then, and short ones accuse nobody."""
     rules = view.rules.no_activity
     local = view.local(since)
-    begins, ends = past.own_day(home.past, rules)
-    day = limit_at(home, view, local.hour, by_day=True)
+    nights = Past() if often else home.past
+    begins, ends = past.own_day(nights, rules)
     if begins <= local.hour * 60 + local.minute < ends:
+        if often:
+            spelt = spell(rules.ceiling_minutes * 60)
+            return Deadline(since + rules.ceiling_minutes * 60, since, say("limit.rest_heard", spell=spelt))
+        day = limit_at(home, view, local.hour, by_day=True)
         return Deadline(since + day.minutes * 60, since, in_words(day, local.hour))
     night = limit_at(home, view, local.hour, by_day=False)
     # Whoever slept owes a sign by the morning, even within the night's limit: what is learned of the day's quiet says
     # nothing about a long sleep, and what is learned of short nights would call a long one silence.
     by_night = since + night.minutes * 60
-    morning = past.morning(home.past, rules)
+    morning = past.morning(nights, rules)
     by_morning = view.next_time(since, morning.due)
     if by_morning < by_night:
         return Deadline(by_morning, since, _morning_in_words(morning, rules))

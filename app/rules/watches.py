@@ -17,7 +17,7 @@ from app.rules.health import (
     tamper,
 )
 from app.rules.home import Home
-from app.rules.silence import no_activity
+from app.rules.silence import no_activity, note_rests
 from app.rules.watching import Look, View, Watch, look
 
 WATCHES: Final[tuple[Watch, ...]] = (
@@ -29,4 +29,5 @@ WATCHES: Final[tuple[Watch, ...]] = (
 def watch(home: Home, view: View, now: float) -> Look:
     """Judge a home as it is now, and say when to look again."""
     note_bridge(home, view, now)
+    note_rests(home, view)
     return look(home, view, now, WATCHES)

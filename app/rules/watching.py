@@ -14,11 +14,12 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from app.rules.cover import Cover, covered_until
-from app.rules.home import Home, Raised
+from app.rules.home import Home, Raised, rests_on
 from app.rules.settings import DEFAULTS, Rules, TimeOfDay
 from app.rules.verdict import AlarmKind, Severity
 from app.words import say
 
+_REST_LOOK_S: Final = 1800  # a bed that was heard says that somebody rests, and brings no event to the home
 _EASE_LOOK_S: Final = 600  # what stands is looked at again this often: devices come back without a word to the home
 
 
@@ -161,6 +162,8 @@ def look(home: Home, view: View, now: float, watches: Sequence[Watch]) -> Look:
         told.append(Ease(AlarmKind(kind), say(f"because.over.{kind}", time=view.clock(now))))
     if home.raised or home.bridge_down:
         later.append(now + _EASE_LOOK_S)
+    if rests_on(home):
+        later.append(now + _REST_LOOK_S)
     return Look(tuple(_most_urgent(told)), min(later, default=None))
 
 
