@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import statistics
 import time
@@ -106,6 +107,7 @@ async def fill(db: asyncpg.Connection) -> None:
             LATERAL (SELECT (k::bigint * 104729) % (365 * 86400) + 3600 AS s) x,
             LATERAL (SELECT now() - make_interval(secs => x.s) AS at) t
             """, ALARMS)  # fmt: skip
+    await asyncio.sleep(5)  # whoever waited for these rows is through: vacuum cannot tidy behind an older snapshot
     await db.execute("VACUUM ANALYZE visits, visitors, elders, alarms, elder_statuses")
     await db.execute("DELETE FROM elder_months")
     await db.execute("TRUNCATE coverage_sums")
