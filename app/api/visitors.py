@@ -120,9 +120,7 @@ async def add_visitor(
         region_code=visitor.region_code,
     )
     response.headers.update(etag(visitor.version))
-    known = await ways.of(session, "visitor_id", [visitor_id], sealer=parts.sealer, plainly=False)
-    shown = with_secrets(known.get(visitor_id, []), given)
-    return VisitorOut.model_validate(_visitor_shape(visitor, shown, parts, plainly=False))
+    return await _visitor_out(session, visitor, parts, given)
 
 
 @router.get(
@@ -139,10 +137,8 @@ async def visitor(
 ) -> VisitorOut:
     found = await register.visitor_within(session, who, visitor_id)
     note_reveal(reveal, session, who, "visitor.revealed", found, (found.name,), now)
-    plainly = reveal is not None
-    known = await ways.of(session, "visitor_id", [visitor_id], sealer=parts.sealer, plainly=plainly)
     response.headers.update(etag(found.version))
-    return VisitorOut.model_validate(_visitor_shape(found, known.get(visitor_id, []), parts, plainly=plainly))
+    return await _visitor_out(session, found, parts, plainly=reveal is not None)
 
 
 @router.patch(
@@ -199,10 +195,12 @@ async def change_visitor(
     return await _visitor_out(session, found, parts, given)
 
 
-async def _visitor_out(session: Any, visitor: Visitor, parts: PartsDep, given: list[Way]) -> VisitorOut:
-    known = await ways.of(session, "visitor_id", [visitor.id], sealer=parts.sealer, plainly=False)
-    shown = with_secrets(known.get(visitor.id, []), given)
-    return VisitorOut.model_validate(_visitor_shape(visitor, shown, parts, plainly=False))
+async def _visitor_out(
+    session: Any, visitor: Visitor, parts: PartsDep, given: list[Way] | None = None, *, plainly: bool = False
+) -> VisitorOut:
+    known = await ways.of(session, "visitor_id", [visitor.id], sealer=parts.sealer, plainly=plainly)
+    shown = with_secrets(known.get(visitor.id, []), given or [])
+    return VisitorOut.model_validate(_visitor_shape(visitor, shown, parts, plainly=plainly))
 
 
 def _visitor_shape(
