@@ -250,6 +250,11 @@ async def _quiet(db: asyncpg.Connection) -> None:
     await asyncio.sleep(1)
 
 
+async def _waiting_for_the_register(db: asyncpg.Connection) -> int:
+    """People whose duties are to be judged anew, as after a long list or on the first of a month: work beside the alarms."""
+    return int(await db.fetchval("SELECT count(*) FROM visit_duties WHERE look_on <= current_date"))
+
+
 async def _round(bench: Bench, db: asyncpg.Connection, http: aiohttp.ClientSession, title: str, *, first: int) -> None:
     print(f"\n{title}")
     await bench.doors(db, http, 500)  # warm
@@ -258,8 +263,12 @@ async def _round(bench: Bench, db: asyncpg.Connection, http: aiohttp.ClientSessi
     )
     print(f"  SOS to two webhook contacts     {await bench.storm(http, first):10.0f} alerts/s   ({STORM} SOS)")
     await _quiet(db)
+    waiting = await _waiting_for_the_register(db)
     p50, p95, p99 = await bench.steady(http, first + STORM)
     print(f"  publish → contact at 100 SOS/s   p50 {p50:.1f} ms   p95 {p95:.1f} ms   p99 {p99:.1f} ms")
+    if waiting:
+        judged = waiting - await _waiting_for_the_register(db)
+        print(f"  (the register judged {judged} people's duties anew meanwhile, {waiting - judged} still wait)")
     print(f"  server memory                   {bench.memory_mb():10d} MB", flush=True)
     await _quiet(db)
 
