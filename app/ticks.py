@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
@@ -15,13 +16,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import logs
 from app.access import accounts, audit
-from app.alarms import drills, facts
+from app.alarms import drills
 from app.alarms.due import take_due_steps
 from app.clock import Clock
 from app.db import Sessions, transaction
-from app.elders import classifying
 from app.reports import calendar
-from app.visits import chain, daily, examining, kept, reminders, specials
+from app.upkeep import LISTS, REGISTER, Upkeep
+from app.visits import chain, daily
 from app.watches import due as watches
 
 log = logs.get("ticks")
@@ -30,14 +31,13 @@ _REGISTER_EVERY_S = 60
 _LISTS_EVERY_S = 5  # a visitor's hour is kept to some seconds
 _HOURLY_S = 3600
 _ONE_AT_A_TIME = {"coalesce": True, "max_instances": 1, "misfire_grace_time": 3600}
-_REST = 9  # times as long as the work before it: a policy that touches 100,000 people must not hold up an alarm
 _FIRST_CHORES = timedelta(minutes=2)
 _KEEP_ANSWERS = timedelta(days=2)
 
 
 Sweep = Callable[[AsyncSession, datetime], Awaitable[object]]
 Chore = Callable[[datetime], Awaitable[object]]
-Work = Callable[[AsyncSession, datetime, date], Awaitable[int]]  # one batch; how many there were
+Job = Callable[[], Awaitable[None]]
 
 
 class Ticks:
@@ -69,25 +69,19 @@ class Ticks:
             *sweeps,
         )
         self._chores = chores
-        self._register_work: tuple[Work, ...] = (
-            _classify, _remind, self._open_months, _plan_festivals, _remind_of_self_tests
-        )  # fmt: skip
-        self._list_work: tuple[Work, ...] = (
-            self._judge_duties, self._send_lists, self._raise_overdue, self._examine
-        )  # fmt: skip
+        self._upkeep = Upkeep(sessions, clock, tz)
         self._scheduler = AsyncIOScheduler(timezone=tz)
         self._stopped = False
         self.last_look: datetime | None = None
 
     def start(self) -> None:
-        for name, job, every_s in (
-            ("due", self._due, _EVERY_S),
-            ("watches", self._watch, _EVERY_S),
-            ("register", self._register, _REGISTER_EVERY_S),
-            ("lists", self._lists, _LISTS_EVERY_S),
-            ("sweep", self._sweep, _HOURLY_S),
-        ):
-            self._scheduler.add_job(self._until_stopped(job), "interval", seconds=every_s, id=name, **_ONE_AT_A_TIME)
+        jobs: list[tuple[str, Job, float]] = [
+            ("due", self._due, _EVERY_S), ("watches", self._watch, _EVERY_S), ("sweep", self._sweep, _HOURLY_S)
+        ]  # fmt: skip
+        for works, every_s in ((REGISTER, _REGISTER_EVERY_S), (LISTS, _LISTS_EVERY_S)):
+            jobs += [(name, partial(self._upkeep.until_done, work), every_s) for name, work in works.items()]
+        for name, job, seconds in jobs:
+            self._scheduler.add_job(self._until_stopped(job), "interval", seconds=seconds, id=name, **_ONE_AT_A_TIME)
         first = self._clock() + _FIRST_CHORES  # also where a process never lives for an hour
         self._scheduler.add_job(
             self._until_stopped(self._do_chores), "interval", seconds=_HOURLY_S, id="chores", next_run_time=first,
@@ -99,7 +93,7 @@ class Ticks:
         self._stopped = True
         self._scheduler.shutdown(wait=False)
 
-    def _until_stopped(self, job: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+    def _until_stopped(self, job: Job) -> Job:
         """Stopping cancels what is at work; the scheduler would print that as a job's fault."""
 
         async def run() -> None:
@@ -144,54 +138,13 @@ class Ticks:
         async with transaction(self._sessions) as session:
             return await drills.end(session, now=self._clock(), tz=self._tz)
 
-    async def _register(self) -> None:
-        for work in self._register_work:
-            await self._with_rests("keep the register", work)
-
-    async def _lists(self) -> None:
-        for work in self._list_work:
-            await self._with_rests("keep the work lists", work)
-
-    async def _with_rests(self, what: str, work: Work) -> None:
-        """Batch after batch until nothing is due, resting longer than it works."""
-        try:
-            began = time.monotonic()
-            while await self._a_batch(work):
-                await asyncio.sleep(_REST * (time.monotonic() - began))
-                began = time.monotonic()
-        except (SQLAlchemyError, OSError, TimeoutError) as error:
-            log.warning(f"could not {what}; trying again", error=type(error).__name__)
-
-    async def _a_batch(self, work: Work) -> int:
-        now = self._clock()
-        async with transaction(self._sessions) as session:
-            return await work(session, now, now.astimezone(self._tz).date())
-
     async def keep_register(self) -> int:
-        """One batch of each: people whose class is due to be looked at (birthdays, ends of pauses, new policies); findings
-        nothing was done about, told to those who watch; the next month's rows of statistics and the festivals to come;
-        reminders of self-tests. Returns how many there were."""
-        return sum([await self._a_batch(work) for work in self._register_work])
+        """One batch of each kind of upkeep of the register. Returns how many there were."""
+        return await self._upkeep.a_batch_of_each(REGISTER)
 
     async def keep_lists(self) -> int:
-        """One batch of each: kept duties that are stale; visitors and offices whose hour has come; tasks nobody did;
-        entries of the ledger to look at. Returns how many there were."""
-        return sum([await self._a_batch(work) for work in self._list_work])
-
-    async def _open_months(self, session: AsyncSession, _: datetime, today: date) -> int:
-        return await calendar.keep(session, today=today, tz=self._tz)
-
-    async def _judge_duties(self, session: AsyncSession, now: datetime, today: date) -> int:
-        return await kept.look_again(session, now=now, today=today, tz=self._tz)
-
-    async def _send_lists(self, session: AsyncSession, now: datetime, _: date) -> int:
-        return await daily.take_due(session, now=now, tz=self._tz)
-
-    async def _raise_overdue(self, session: AsyncSession, now: datetime, _: date) -> int:
-        return await daily.raise_overdue_tasks(session, now=now, tz=self._tz)
-
-    async def _examine(self, session: AsyncSession, now: datetime, _: date) -> int:
-        return await examining.take_due(session, now=now, tz=self._tz)
+        """One batch of each kind of upkeep of the work lists. Returns how many there were."""
+        return await self._upkeep.a_batch_of_each(LISTS)
 
     async def _sweep(self) -> None:
         for sweep in self._sweeps:
@@ -231,25 +184,3 @@ async def _seal_the_ledger(session: AsyncSession, now: datetime) -> None:
     sealed = await chain.seal(session, now)
     if sealed is not None:
         log.info("ledger head", head=str(sealed))
-
-
-async def _classify(session: AsyncSession, now: datetime, today: date) -> int:
-    return await classifying.take_due(session, now=now, today=today)
-
-
-async def _remind(session: AsyncSession, now: datetime, today: date) -> int:
-    due = await reminders.take_due(session, today=today)
-    for one in due:
-        facts.tell(
-            session, "finding.reminder", region_code=one.region_code, alarm_id=None, now=now,
-            finding_id=one.finding_id, elder_id=one.elder_id, kind=one.kind, topic=one.topic, times=one.count,
-        )  # fmt: skip
-    return len(due)
-
-
-async def _plan_festivals(session: AsyncSession, now: datetime, today: date) -> int:
-    return await specials.plan_festivals(session, now=now, today=today)
-
-
-async def _remind_of_self_tests(session: AsyncSession, now: datetime, _: date) -> int:
-    return await drills.remind(session, now=now)

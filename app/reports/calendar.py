@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.reports.months import Month
 
 _AHEAD = timedelta(days=7)
-_BATCH = 40  # a millisecond or two: alarms share the processor
+_BATCH = 25  # a millisecond or two: alarms share the processor
 _ADDING_UP = 7_301_312
 
 

@@ -28,7 +28,7 @@ from app.visits.rules import Due
 from app.visits.vocabulary import TaskKind
 
 STALE = date(1, 1, 1)
-_BATCH = 20  # some milliseconds: alarms share the processor
+_BATCH = 10  # some milliseconds: alarms share the processor
 _AT_MOST = 1_000  # judged for one page; a page that is shorter for it has a cursor all the same
 _ENROLLED = (ElderStatus.ACTIVE, ElderStatus.PAUSED)
 
