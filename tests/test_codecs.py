@@ -7,6 +7,7 @@ import json
 from datetime import timedelta
 from typing import Any
 
+import msgspec.structs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -180,7 +181,7 @@ _SOS = [e for e in EXAMPLES if e.family not in ("native", "esphome", "profile") 
 @pytest.mark.parametrize("rubbish", [b'{"battery":', b"\xff\xfe{", b'{"a":1}', b"garbage"])
 def test_an_sos_spliced_with_rubbish_is_seen(example: Example, rubbish: bytes) -> None:
     """Two payloads in one, bad UTF-8: the SOS is read, and the message stays in quarantine as well."""
-    frame = dataclasses.replace(example.frame, payload=example.payload + rubbish)
+    frame = msgspec.structs.replace(example.frame, payload=example.payload + rubbish)
     found = Registry(ALL, example.known).decode(frame)
     assert [one for one in found if isinstance(one, Observation) and isinstance(one.event, Sos)]
     assert [one for one in found if isinstance(one, Rejected)]

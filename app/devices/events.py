@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, assert_never
 
+import msgspec
+
 from app.devices.vocabulary import DeviceKind, FieldKind
 from app.ids import DeviceId
 
@@ -207,8 +209,7 @@ def words_of(event: Event) -> dict[str, Any]:
             assert_never(event)
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(msgspec.Struct, frozen=True):
     """One message as the broker handed it over."""
 
     topic: str

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, replace
 from datetime import timedelta
 from typing import Final
 
 import sqlalchemy as sa
+from msgspec.structs import fields, replace
 
 from app.db import Hands
 from app.devices.edges import State, field_of, weigh
