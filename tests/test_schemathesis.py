@@ -1,8 +1,13 @@
-"""Whatever a stranger makes of the OpenAPI document: no 5xx, and no answer the document does not declare."""
+"""Whatever a stranger makes of the OpenAPI document: no 5xx, and no answer the document does not declare.
+
+With SHOUWANG_TEST_THOROUGH=1 (`.ci/run` sets it in its second run) also every boundary of every field and every method
+that is not there: five times as many requests, for which a developer would wait a minute more each time.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -22,7 +27,10 @@ if TYPE_CHECKING:
     from tests.live import Live
 
 pytest_plugins = ["tests.live"]
-pytestmark = [pytest.mark.xdist_group("live-2"), pytest.mark.timeout(180)]
+_THOROUGH = os.environ.get("SHOUWANG_TEST_THOROUGH") == "1"
+pytestmark = [
+    pytest.mark.xdist_group("live-2"), pytest.mark.timeout(180), *([pytest.mark.thorough] if _THOROUGH else [])
+]  # fmt: skip
 _CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
 
@@ -30,6 +38,7 @@ _CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance
 _document = application.build(cast(Parts, None), roles=["api"]).openapi()
 schema = schemathesis.openapi.from_dict(_document)
 schema.config.update(base_url="http://127.0.0.1")  # each call names the live server
+schema.config.phases.coverage.enabled = _THOROUGH
 
 
 def test_the_server_shows_this_document(live: Live) -> None:
