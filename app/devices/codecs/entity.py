@@ -6,6 +6,7 @@ device's role. ESPHome retains its states and sends them again at each connectio
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -29,6 +30,7 @@ _NUMBERS: Final[Mapping[str, Role]] = {
     "respiratory": Role.VITALS, "breath": Role.VITALS, "spo2": Role.VITALS,
 }  # fmt: skip
 _UNKNOWN: Final = {"", "unknown", "unavailable", "nan"}
+_WHERE_ONLY: Final = re.compile("bedroom|outdoor|indoor")  # where it is: no bed, no door
 
 
 class EspHomeCodec:
@@ -89,7 +91,7 @@ class EspHomeCodec:
 
 
 def _role(entity: str, words: Mapping[str, Role]) -> Role | None:
-    plain = entity.lower()
+    plain = _WHERE_ONLY.sub("", entity.lower())
     return next((role for word, role in words.items() if word in plain), None)
 
 

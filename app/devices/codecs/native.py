@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from app.devices.codec import Decoded, Knowledge, Rejected, read_object
+from app.devices.codec import Decoded, Knowledge, Rejected, read_bodies, read_object
 from app.devices.events import (
     Bed,
     Cancel,
@@ -71,18 +71,25 @@ class NativeCodec:
         if not device or len(device) > MAX_ID or not device.isprintable():
             return [Rejected(RejectReason.BAD_DEVICE_ID, f"a device id has 1 to {MAX_ID} printable characters")]
         body = read_object(frame.payload)
-        if isinstance(body, Rejected):
-            return [Rejected(body.reason, body.detail, device)]
-        named = body.get("device_id")
-        if named is not None and named != device:
-            return [
-                Rejected(
-                    RejectReason.NAMES_ANOTHER_DEVICE,
-                    "`device_id` in the payload is not the one in the topic; leave it out",
-                    device,
-                )
-            ]
-        return [_status(frame, device, body) if leaf == "status" else _event(frame, device, body)]
+        if not isinstance(body, Rejected):
+            return [_message(frame, device, leaf, body)]
+        bodies = read_bodies(frame.payload)  # two payloads spliced, a character cut in half: an SOS may be in them
+        if isinstance(bodies, Rejected):
+            return [Rejected(bodies.reason, bodies.detail, device)]
+        whole = [_message(frame, device, leaf, one) for one in bodies.objects]
+        kept = [one for one in whole if isinstance(one, Observation)]
+        return [*kept, *(Rejected(reject.reason, reject.detail, device) for reject in bodies.rejects)]
+
+
+def _message(frame: Frame, device: str, leaf: str, body: dict[str, Any]) -> Decoded:
+    named = body.get("device_id")
+    if named is not None and named != device:
+        return Rejected(
+            RejectReason.NAMES_ANOTHER_DEVICE,
+            "`device_id` in the payload is not the one in the topic; leave it out",
+            device,
+        )
+    return _status(frame, device, body) if leaf == "status" else _event(frame, device, body)
 
 
 def _status(frame: Frame, device: str, body: dict[str, Any]) -> Decoded:
