@@ -183,6 +183,46 @@ async def test_a_step_with_nobody_in_it_costs_no_time(world: World) -> None:
     assert not await world.feed("alarm.unreachable")
 
 
+async def test_a_last_step_with_nobody_in_it_calls_again_whom_the_plan_names(world: World) -> None:
+    elder = await world.elder()
+    await world.contact(elder, "孙女")
+    await world.policy((60, ["emergency_contacts"]), (300, ["township_duty"]), repeat=60)
+    await world.press_sos(await world.device(elder))
+    await world.pass_time(seconds=61)
+    world.forget()
+    await world.pass_time(seconds=240)  # the township has nobody on duty
+    world.expect_heard("孙女", "alarm.escalated")
+    world.forget()
+    await world.pass_time(seconds=61)
+    world.expect_heard("孙女", "alarm.escalated")
+    assert not await world.feed("alarm.unreachable")
+    assert (await world.alarm(elder)).unreachable_since is None
+
+
+async def test_a_last_step_of_the_desk_alone_does_not_say_that_nobody_was_reached(world: World) -> None:
+    elder = await world.elder()
+    await world.contact(elder, "孙女")
+    await world.policy((60, ["operators"]), repeat=60)
+    await world.press_sos(await world.device(elder))
+    world.expect_heard("孙女", "alarm.raised")
+    await world.pass_time(seconds=200)
+    assert len(await world.desk_notices("alarm.escalated")) >= 2
+    assert not await world.feed("alarm.unreachable")
+
+
+async def test_a_step_of_the_desk_alone_takes_its_time(world: World) -> None:
+    elder = await world.elder()
+    await world.contact(elder, "孙女")
+    await world.policy((60, ["operators"]), (600, ["township_duty"]), repeat=60)
+    await world.township_duty()
+    await world.press_sos(await world.device(elder))
+    await world.pass_time(seconds=61)
+    assert len(await world.desk_notices("alarm.escalated")) == 1
+    world.hears_nothing("镇值班")
+    await world.pass_time(seconds=540)
+    world.expect_heard("镇值班", "alarm.escalated")
+
+
 async def test_nobody_at_all_is_said_loudly_and_it_goes_on_trying(world: World) -> None:
     elder = await world.elder()
     await world.press_sos(await world.device(elder))

@@ -94,26 +94,36 @@ async def _do_due(session: AsyncSession, row: Any, everyone: Everyone, now: date
             raise AssertionError("a resolved alarm has no next time (CHECK unresolved_has_a_next_time)")
 
 
-def _find_step(row: Any, everyone: Everyone, now: datetime) -> tuple[Due, list[Recipient]]:
-    """The next step with somebody in it: a step with nobody in it costs no time."""
-    plan = Plan.from_json(row.plan)
+def _find_step(row: Any, plan: Plan, everyone: Everyone, now: datetime) -> tuple[Due, list[Recipient]]:
+    """The next step with somebody in it: a step with nobody in it costs no time. A step of the duty desk alone takes its
+    time like any other. A last step with nobody in it calls all whom the plan names: what repeats until somebody answers
+    never repeats to nobody while somebody can be reached."""
     step = row.step
     while True:
         due = advance(plan, step=step, plan_from=row.plan_from, now=now)
         who = chosen(everyone, due.targets)
-        if reaches_a_person(who) or row.kind in DEVICE_HEALTH or due.step >= len(plan.steps) - 1:
+        for_the_desk = set(due.targets) == {Target.OPERATORS}
+        if reaches_a_person(who) or row.kind in DEVICE_HEALTH or for_the_desk:
             return due, who
+        if due.step >= len(plan.steps) - 1:
+            return due, chosen(everyone, (*due.targets, *_named_in(plan)))
         step = due.step
 
 
+def _named_in(plan: Plan) -> list[Target]:
+    return list(dict.fromkeys(target for step in plan.steps for target in step.targets))
+
+
 async def _step(session: AsyncSession, row: Any, everyone: Everyone, now: datetime) -> None:
-    due, who = _find_step(row, everyone, now)
-    await _take(session, row, due, who, Purpose.ESCALATED, due.reason, now)
+    plan = Plan.from_json(row.plan)
+    due, who = _find_step(row, plan, everyone, now)
+    await _take(session, row, due, who, Purpose.ESCALATED, due.reason, now, anybody=chosen(everyone, _named_in(plan)))
 
 
 async def _promise_passed(session: AsyncSession, row: Any, everyone: Everyone, now: datetime) -> None:
     await session.execute(_REOPEN, {"id": row.id})
-    due, who = _find_step(row, everyone, now)
+    plan = Plan.from_json(row.plan)
+    due, _ = _find_step(row, plan, everyone, now)
     minutes = round((row.promise_due_at - row.acknowledged_at) / timedelta(minutes=1))
     reason = say("reason.promise_passed", name=row.acknowledged_by["name"], minutes=minutes)
     who = chosen(everyone, dict.fromkeys((*AT_ONCE, *due.targets)))
@@ -123,13 +133,16 @@ async def _promise_passed(session: AsyncSession, row: Any, everyone: Everyone, n
         session, [(row.id, "reopened", None, {"because": reason, "promised_by": row.acknowledged_by})], now=now
     )
     facts.tell(session, "alarm.reopened", region_code=row.region_code, alarm_id=row.id, now=now, because=reason)
-    await _take(session, row, due, who, Purpose.REOPENED, reason, now)
+    anybody = chosen(everyone, (*AT_ONCE, *_named_in(plan)))
+    await _take(session, row, due, who, Purpose.REOPENED, reason, now, anybody=anybody)
 
 
 async def _take(
-    session: AsyncSession, row: Any, due: Due, who: list[Recipient], purpose: Purpose, reason: str, now: datetime
-) -> None:
-    nobody = not reaches_a_person(who) and row.kind not in DEVICE_HEALTH  # for a device the desk is enough
+    session: AsyncSession, row: Any, due: Due, who: list[Recipient], purpose: Purpose, reason: str, now: datetime,
+    *, anybody: list[Recipient],
+) -> None:  # fmt: skip
+    """`anybody`: whom the plan could tell in any of its steps. Only when that is nobody, the alarm is unreachable."""
+    nobody = not reaches_a_person(anybody) and row.kind not in DEVICE_HEALTH  # for a device the desk is enough
     await session.execute(_STEP, {"id": row.id, "step": due.step, "next_at": due.next_at, "now": now, "nobody": nobody})
     await outbox.plan(session, [Planned(row.id, purpose, row.round + 1, reason, one) for one in who], now=now)
     await entries.write(
