@@ -28,11 +28,14 @@ _ZH: Final[dict[str, str]] = {
     "because.battery_low": "设备{place}({device_id})电量{percent}%,低于或等于{limit}%,请尽快换电池",
     "because.battery_flat": "设备{place}({device_id})电量只剩{percent}%(低于或等于{limit}%),随时会失效,请马上换电池",
     "because.battery_said": "设备{place}({device_id})报告电池电量低,请尽快换电池",
+    "because.device_unheard": "网络从{time}起丢弃设备{place}({device_id})的消息(计数器复位),"
+    "求救可能收不到:请在网络服务器上重新激活它",
     "because.tamper": "设备{place}({device_id})从{time}起报告被拆动,请检查",
     "because.flapping": "设备{place}({device_id})在{minutes}分钟内反复变化{changes}次以上,读数不可信,请检查安装",
     "because.clock_fast": "设备{place}({device_id})的时钟快了{spell}(连续{times}条消息);判断时改用收到的时间",
     "because.clock_slow": "设备{place}({device_id})的时钟慢了{spell}(连续{times}条消息);判断时改用收到的时间",
     "because.over.no_activity": "{time}又有了动静,或老人已外出",
+    "because.out_as_night_begins": "失智老人{time}出门,已外出{spell},入夜后仍未回来(夜间{begins}至{ends},入夜后允许{limit})",
     "because.over.night_exit": "{time}老人已回家",
     "because.over.door_left_open": "{time}门已关上",
     "because.over.bed_exit": "{time}老人已回到床上,或已起床活动",
@@ -49,6 +52,7 @@ _ZH: Final[dict[str, str]] = {
     "limit.morning_learned": "这户人家过去的夜晚最晚到{latest}结束,再加一刻钟(最多推迟3小时),{due}以前应有动静",
     "limit.resting": "在床上或椅子上连续{spell}没有起身",
     "limit.rest_heard": "床或椅子的设备本来常有消息,消息停了{spell}就要问一问",
+    "limit.out": "之后门动过,像是外出,但连续{spell}没有回来的迹象就要问一问",
     "limit.door_only": "家里只有门磁,门连续{spell}没有动过就要问一问",
     "spell.seconds": "{seconds}秒",
     "spell.minutes": "{minutes}分钟",
@@ -358,6 +362,8 @@ _EN: Final[dict[str, str]] = {
     "because.battery_low": "the battery of {place} ({device_id}) is at {percent}%, at or below {limit}%",
     "because.battery_flat": "the battery of {place} ({device_id}) is at {percent}% (at or below {limit}%) and may fail any time",
     "because.battery_said": "the device {place} ({device_id}) says that its battery is low",
+    "because.device_unheard": "since {time} the network drops what the device {place} ({device_id}) sends (its counter began "
+    "anew): a press may reach nobody; activate it again at the network server",
     "because.tamper": "the device {place} ({device_id}) says since {time} that it was tampered with",
     "because.flapping": "the device {place} ({device_id}) changed {changes} times and more within {minutes} minutes: "
     "its word cannot be trusted",
@@ -366,6 +372,8 @@ _EN: Final[dict[str, str]] = {
     "because.clock_slow": "the clock of {place} ({device_id}) is {spell} behind ({times} messages in a row); the time of "
     "receipt is used",
     "because.over.no_activity": "at {time} there was a sign of life again, or the person went out",
+    "because.out_as_night_begins": "a person with dementia went out at {time} and after {spell} is not back although "
+    "the night has begun (night {begins} to {ends}, allowed {limit} from its beginning)",
     "because.over.night_exit": "at {time} the person was back",
     "because.over.door_left_open": "at {time} the door was closed",
     "because.over.bed_exit": "at {time} the person was back in bed, or up and about",
@@ -384,6 +392,7 @@ _EN: Final[dict[str, str]] = {
     "(never above 3 hours), a sign of life is due by {due}",
     "limit.resting": "in bed or in a chair for {spell} without rising",
     "limit.rest_heard": "the bed or chair is heard often as a rule; after {spell} without it somebody should ask",
+    "limit.out": "then the door moved as if somebody went out; after {spell} without a sign of return somebody should ask",
     "limit.door_only": "only the door is watched here; after {spell} without it somebody should ask",
     "spell.seconds": "{seconds} s",
     "spell.minutes": "{minutes} min",

@@ -153,6 +153,45 @@ def test_whoever_comes_home_late_does_not_leave() -> None:
     )
 
 
+def of_kind(alarms: list[Alarm], kind: str) -> list[Alarm]:
+    return [one for one in alarms if one.kind.value == kind]
+
+
+def test_with_dementia_who_is_still_out_when_the_night_begins_is_asked_for() -> None:
+    story = Story(dementia=True).motion("20:50").passes("20:59")
+    alarms = of_kind(story.alarms("12:00", day=1), "night_exit")
+    assert told(alarms)[0] == ("21:10", "night_exit", "critical")
+    assert "10-05 20:59" in alarms[0].because
+    assert "入夜" in alarms[0].because
+    back = Story(dementia=True).motion("15:00").passes("16:00").passes("20:40").motion("20:42")
+    assert of_kind(back.alarms("22:30"), "night_exit") == []
+    evening = Story().motion("20:50").passes("20:59")  # at the children's, perhaps
+    assert of_kind(evening.alarms("12:00", day=1), "night_exit") == []
+
+
+def test_who_went_out_and_gives_no_sign_for_days_is_asked_for() -> None:
+    story = Story().motion("13:50").passes("14:00")
+    alarms = of_kind(story.alarms("20:00", day=4), "no_activity")
+    assert told(alarms)[0] == ("14:00", "no_activity", "major")
+    assert f"{alarms[0].at:%m-%d %H:%M}" == "10-09 14:00"
+    assert "4天" in alarms[0].because
+    back = Story().motion("13:50").passes("14:00").passes("16:00", day=3).motion("16:01", day=3)
+    assert all(one.at >= at("16:01", day=3) for one in of_kind(back.alarms("20:00", day=4), "no_activity"))
+
+
+def test_a_button_whose_network_drops_what_it_sends_is_told_until_it_is_heard_again() -> None:
+    story = Story().motion("09:00").say("09:30", "fault", "lorawan:1", "床头", code="UPLINK_F_CNT_RESET")
+    story.say("09:40", "fault", "lorawan:1", "床头", code="UPLINK_F_CNT_RESET")
+    alarms = of_kind(story.alarms("10:00"), "device_silent")
+    assert told(alarms) == [("09:30", "device_silent", "minor")]
+    assert "计数器复位" in alarms[0].because
+    assert "10-05 09:30" in alarms[0].because
+    story.say("10:10", "heartbeat", "lorawan:1", "床头", battery=90).motion("10:20")
+    story.say("10:30", "fault", "lorawan:1", "床头", code="UPLINK_F_CNT_RESET")
+    assert told(of_kind(story.alarms("10:40"), "device_silent")) == [("10:30", "device_silent", "minor")]
+    assert of_kind(Story().say("09:30", "fault", "lorawan:1", code="LOW_SIGNAL").alarms("10:00"), "device_silent") == []
+
+
 def test_dementia_comes_first() -> None:
     story = Story(dementia=True).motion("21:20").passes("21:30")
     alarms = story.alarms("22:00")
@@ -634,3 +673,8 @@ def test_the_document_lists_every_setting() -> None:
         for name, field in fields.items():
             limits = f"{field['min']} – {field['max']}" if "min" in field else ""
             assert f"| `{group}.{name}` | {field['default']} | {limits} | {field['unit']} | {field['about']} |" in text
+
+
+def test_a_night_that_ends_as_it_begins_is_refused() -> None:
+    with pytest.raises(RuleFault, match="no time at all"):
+        lay_over([{"night_exit": {"night_from": "23:00", "night_to": "23:00"}}], strict=True)

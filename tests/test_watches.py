@@ -312,9 +312,12 @@ def test_settings_of_region_and_elder_with_sources_ranges_and_history(live: Live
     for settings, field in (
         ({"no_activity": {"ceiling_minutes": 5}}, "no_activity.ceiling_minutes"),
         ({"no_activity": {"ceiling_minutes": 60}}, "no_activity.floor_minutes"),
+        ({"night_exit": {"night_from": "23:00", "night_to": "23:00"}}, "no time at all"),
         ({"party": {}}, "party"),
     ):
         refused(admin.put("/rules", json={"elder_id": elder["id"], "settings": settings}), 422, field)
+    unknown = {"region_code": "370302999999", "settings": {"tamper": {"enabled": False}}}
+    refused(admin.put("/rules", json=unknown), 422, "no such region")
     late = {"elder_id": elder["id"], "settings": {}, "valid_from": "2020-01-01T00:00:00Z"}
     refused(admin.put("/rules", json=late), 422, "from now on")
 

@@ -186,6 +186,8 @@ async def _place(
     place = who.region_code if region_code is None else normal_scope(region_code)
     if not who.sees(place) and (to_change or not who.region_code.startswith(place)):
         raise NotFound("no such region within your own")
+    if to_change and region_code is not None:
+        await register.must_be_region(session, who, place.ljust(12, "0"))
     return place
 
 

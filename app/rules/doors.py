@@ -50,18 +50,24 @@ def _left_open(view: View, device_id: str, gadget: Gadget, limit: int) -> Callab
 
 
 def night_exit(home: Home, view: View, now: float) -> Iterator[Condition]:
-    """The door was passed by night, from inside, and nothing says that the person is back."""
+    """The door was passed by night, from inside, and nothing says that the person is back. With dementia also who left
+    earlier and is still out when the night begins."""
     rules = view.rules.night_exit
     if not rules.enabled or not view.present or home.where not in (Where.DOOR, Where.OUT) or not home.left:
         return
     begins, ends = (rules.dementia_from, rules.dementia_to) if view.dementia else (rules.night_from, rules.night_to)
+    begun = home.left
     if not view.within(home.left, begins, ends):
-        return
+        if not view.dementia:
+            return  # an evening out, or a night at the children's
+        begun = view.next_time(home.left, begins)  # still out when the night begins
     minutes = rules.dementia_return_minutes if view.dementia else rules.return_minutes
-    due = home.left + minutes * 60
+    due = begun + minutes * 60
 
     def because(at: float) -> str:
-        key = "because.night_exit_dementia" if view.dementia else "because.night_exit"
+        key = "because.night_exit" if not view.dementia else "because.night_exit_dementia"
+        if begun != home.left:
+            key = "because.out_as_night_begins"
         return say(
             key, time=view.clock(home.left), spell=spell(at - home.left), limit=spell(minutes * 60), begins=begins,
             ends=ends,

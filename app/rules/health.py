@@ -126,6 +126,20 @@ def tamper(home: Home, view: View, now: float) -> Iterator[Condition]:
             yield Condition(AlarmKind.TAMPER, gadget.tamper, (stage,), saying(words), device_id)
 
 
+def unheard(home: Home, view: View, now: float) -> Iterator[Condition]:
+    """Its network says that it drops what the device sends: a press of it would reach nobody. Until it is heard again."""
+    if not view.rules.device_silent.enabled:
+        return
+    for device_id, gadget in home.gadgets.items():
+        if gadget.unheard:
+            words = say(
+                "because.device_unheard", place=gadget.place or view.place_of(device_id), device_id=device_id,
+                time=view.clock(gadget.unheard),
+            )  # fmt: skip
+            stage = Stage(gadget.unheard, Severity.MINOR)
+            yield Condition(AlarmKind.DEVICE_SILENT, gadget.unheard, (stage,), saying(words), device_id)
+
+
 def flapping(home: Home, view: View, now: float) -> Iterator[Condition]:
     rules = view.rules.flapping
     if not rules.enabled:

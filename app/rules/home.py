@@ -24,6 +24,7 @@ from app.devices.events import (
     Event,
     Fall,
     FallWarning,
+    Fault,
     Motion,
     Press,
     Status,
@@ -81,6 +82,7 @@ class Gadget(msgspec.Struct, omit_defaults=True):
     every: float = 0  # and how long before that
     flips: list[float] = []  # the last changes, the oldest first
     tamper: float = 0  # since when
+    unheard: float = 0  # since when its network says that it drops what the device sends
     battery: int = -1
     low: float = 0  # since when the battery is low
     doubted: int = -1  # a reading that fell too deep to be believed at once
@@ -137,6 +139,9 @@ def where_at(home: Home, now: float) -> Where:
     return Where.OUT if home.where is Where.DOOR and now - home.passed > PENDING_S else home.where
 
 
+_DROPPED = "UPLINK_F_CNT_RESET"  # LoRaWAN: after its counter began anew the network drops whatever a device sends
+
+
 def fold(home: Home, heard: Heard, tz: ZoneInfo) -> Change:
     """Take in one event, in place. Late and repeated ones never make a home younger or a silence shorter."""
     if heard.retained:
@@ -166,10 +171,19 @@ def fold(home: Home, heard: Heard, tz: ZoneInfo) -> Change:
             gadget = _gadget(home, heard)
             found = Change.STIRRED if active == (not gadget.low) else Change.NOTHING
             gadget.low = (gadget.low or at) if active else 0
+        case Fault(code) if code == _DROPPED:
+            gadget = _gadget(home, heard)
+            found = Change.NOTHING if gadget.unheard else Change.STIRRED
+            gadget.unheard = gadget.unheard or at
+            return max(change, found)
         case Status():
             found = Change.STIRRED  # how devices are stands in the register: see `Device` in watching.py
         case _:
             found = Change.NOTHING
+    known = home.gadgets.get(heard.device_id)
+    if known is not None and known.unheard and at > known.unheard and not isinstance(heard.event, Fault):
+        known.unheard = 0  # it is heard again
+        found = Change.STIRRED
     return max(change, found)
 
 

@@ -80,6 +80,7 @@ class NoActivity:
     night_ceiling_minutes: int = _whole(660, 120, 2880, "minutes", "the same by night")
     unseen_ceiling_minutes: int = _whole(360, 30, 2880, "minutes", "where no sensor sees the door: the most by day")
     door_only_minutes: int = _whole(2160, 240, 10080, "minutes", "where only the door is watched")
+    out_minutes: int = _whole(5760, 240, 43200, "minutes", "who went out, without a sign of coming back")
     resting_minutes: int = _whole(720, 120, 2880, "minutes", "in bed or in a chair that goes on reporting")
     learn: bool = _switch("whether the limits are learned from the home's own past")
     learn_days: int = _whole(7, 3, 60, "days", "days of its past that a home needs")
@@ -251,6 +252,8 @@ def lay_over(documents: Iterable[Document], *, strict: bool = False) -> Rules:
             known = {one.name: one for one in fields(held)}
             values = {name: _read(f"{group}.{name}", known[name], value) for name, value in given.items()}
             rules = replace(rules, **{group: replace(held, **values)})
+    if strict:
+        _refuse_empty_nights(rules)
     for group, lower, upper in _ORDERED:
         held = getattr(rules, group)
         low, high = getattr(held, lower), getattr(held, upper)
@@ -259,6 +262,19 @@ def lay_over(documents: Iterable[Document], *, strict: bool = False) -> Rules:
                 raise RuleFault(f"{group}.{lower}", f"{low} is above {upper} ({high}); set both")
             rules = replace(rules, **{group: replace(held, **{lower: high})})
     return rules
+
+
+def _refuse_empty_nights(rules: Rules) -> None:
+    """A night that ends as it begins is no time at all: the rule would look as if it were on."""
+    for group in GROUPS:
+        held = getattr(rules, group)
+        for night in ("night", "dementia"):
+            begins, ends = getattr(held, f"{night}_from", None), getattr(held, f"{night}_to", None)
+            if begins is not None and begins == ends:
+                raise RuleFault(
+                    f"{group}.{night}_from",
+                    f"{begins} is {night}_to too, which is no time at all; `enabled`: false turns the rule off",
+                )
 
 
 def as_document(rules: Rules) -> dict[str, dict[str, Any]]:

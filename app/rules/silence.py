@@ -28,13 +28,14 @@ class Deadline(NamedTuple):
 
 
 def no_activity(home: Home, view: View, now: float) -> Iterator[Condition]:
-    """Somebody is at home, or nobody can tell, and no sensor sees anybody."""
+    """Somebody is at home, or nobody can tell, and no sensor sees anybody; or they went out and do not come back."""
     rules = view.rules.no_activity
     if not rules.enabled or not view.present or not home.moved or home.bridge_down:
         return
     if home.inside and where_at(home, now) in (Where.OUT, Where.DOOR):
-        return
-    found = deadline(home, view)
+        found = _out_too_long(home, view)
+    else:
+        found = deadline(home, view)
     if found is None:
         return
 
@@ -47,6 +48,14 @@ def no_activity(home: Home, view: View, now: float) -> Iterator[Condition]:
     grown = found.at + rules.grows_after_minutes * 60
     stages = (Stage(found.at, Severity.MAJOR), Stage(grown, Severity.CRITICAL))
     yield Condition(AlarmKind.NO_ACTIVITY, found.since, stages, because, home.by or None, waits_anew=True)
+
+
+def _out_too_long(home: Home, view: View) -> Deadline | None:
+    """Who went out and does not come back for days is asked for: it may have been a visitor who left."""
+    if not home.left:
+        return None
+    limit = view.rules.no_activity.out_minutes
+    return Deadline(home.left + limit * 60, home.left, say("limit.out", spell=spell(limit * 60)))
 
 
 def deadline(home: Home, view: View) -> Deadline | None:

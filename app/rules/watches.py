@@ -15,6 +15,7 @@ from app.rules.health import (
     flapping,
     note_bridge,
     tamper,
+    unheard,
 )
 from app.rules.home import Home
 from app.rules.silence import no_activity, note_rests
@@ -22,7 +23,7 @@ from app.rules.watching import Look, View, Watch, look
 
 WATCHES: Final[tuple[Watch, ...]] = (
     suspected_fall, no_activity, night_exit, bed_exit, door_left_open,
-    bridge_offline, device_silent, battery_low, tamper, flapping, clock_wrong,
+    bridge_offline, device_silent, battery_low, tamper, unheard, flapping, clock_wrong,
 )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from app.devices.events import (
     Door,
     Fall,
     FallWarning,
+    Fault,
     Motion,
     Observation,
     Press,
@@ -39,7 +40,21 @@ from app.devices.roles import seen_in_role
 from app.rules.home import Change, Heard, Home, fold, worth_writing
 from app.rules.replaying import heard_from
 
-_TOLD_OF: Final = (Door, Motion, Bed, FallWarning, Fall, Cleared, Tamper, BatteryLow, Vitals, Press, Switch, Cancel)
+_TOLD_OF: Final = (
+    Door,
+    Motion,
+    Bed,
+    FallWarning,
+    Fall,
+    Cleared,
+    Tamper,
+    BatteryLow,
+    Vitals,
+    Press,
+    Switch,
+    Cancel,
+    Fault,
+)
 _ONLY_NEWS: Final = (Door, FallWarning)
 
 _READ = sa.text(
