@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.devices import codecs, shapes
-from app.devices.codec import Ignored, Knowledge, Learned, Registered, Registry, Rejected
+from app.devices.codec import Ignored, Knowledge, Learned, Registered, Registry, Rejected, read_object
 from app.devices.events import Frame, Observation, Press, Sos, Switch
 from app.devices.meaning import device_ref, once
 from app.devices.paths import PathError, parse
@@ -422,3 +422,7 @@ def test_a_new_profile_takes_no_device_away_from_another() -> None:
     [other] = Registry(ALL, known).decode(Frame("acme/R2/up", b'{"a":1}', ARRIVED))
     assert isinstance(other, Observation)
     assert other.source.profile == "a-thief"
+
+
+def test_the_zero_byte_that_ends_a_string_in_c_loses_no_sos() -> None:
+    assert read_object(b'{"type":"sos","id":"z"}\0\0') == {"type": "sos", "id": "z"}

@@ -170,7 +170,8 @@ _NOT_AN_OBJECT = Rejected(RejectReason.NOT_AN_OBJECT, 'the payload must be one J
 
 
 def read_object(payload: bytes) -> dict[str, Any] | Rejected:
-    """A JSON object from bytes, forgiving `NaN`, `nan` and infinities (they become null): field devices send them."""
+    """A JSON object from bytes, forgiving what field devices send: `NaN`, `nan` and infinities (they become null), and the
+    zero bytes that end a string in C."""
     if len(payload) > MAX_PAYLOAD:
         return Rejected(RejectReason.TOO_LARGE, f"{len(payload)} bytes; at most {MAX_PAYLOAD} are read")
     if not payload.strip():
@@ -181,7 +182,7 @@ def read_object(payload: bytes) -> dict[str, Any] | Rejected:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     try:
-        text = payload.decode("utf-8-sig")
+        text = payload.rstrip(b"\0").decode("utf-8-sig")
     except UnicodeDecodeError as error:
         return Rejected(RejectReason.NOT_UTF8, f"byte {error.start} is not UTF-8; send JSON as UTF-8")
     try:

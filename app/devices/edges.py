@@ -75,7 +75,9 @@ class Because(StrEnum):
                 return Edge.NEWS
 
 
-class State(msgspec.Struct, frozen=True):  # made several times for every message: a frozen dataclass costs ten times as much
+class State(
+    msgspec.Struct, frozen=True
+):  # made several times for every message: a frozen dataclass costs ten times as much
     """What is known of one field of a device.
 
     `value` since `since`, as last said at `said_at` (the device's time where it is believed). Of a condition: `began_at`,

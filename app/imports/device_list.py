@@ -34,7 +34,8 @@ HEADS: Final[Mapping[str, str]] = {
     "id_number": "id_number", "身份证号": "id_number", "身份证号码": "id_number", "老人身份证号": "id_number",
 }  # fmt: skip
 KINDS: Final[Mapping[str, DeviceKind]] = {
-    "求救按钮": DeviceKind.SOS_BUTTON, "紧急按钮": DeviceKind.SOS_BUTTON, "跌倒探测器": DeviceKind.FALL_DETECTOR,
+    "求救按钮": DeviceKind.SOS_BUTTON, "紧急按钮": DeviceKind.SOS_BUTTON, "紧急呼叫按钮": DeviceKind.SOS_BUTTON,
+    "呼叫按钮": DeviceKind.SOS_BUTTON, "一键呼叫器": DeviceKind.SOS_BUTTON, "跌倒探测器": DeviceKind.FALL_DETECTOR,
     "门磁": DeviceKind.DOOR_SENSOR, "人体传感器": DeviceKind.MOTION_SENSOR, "床垫": DeviceKind.BED_SENSOR,
     "烟感": DeviceKind.SMOKE_DETECTOR, "烟雾报警器": DeviceKind.SMOKE_DETECTOR, "燃气报警器": DeviceKind.GAS_DETECTOR,
     "水浸": DeviceKind.WATER_SENSOR, "网关": DeviceKind.GATEWAY, "其他": DeviceKind.OTHER,

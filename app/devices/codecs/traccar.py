@@ -29,6 +29,7 @@ _FAMILY = "traccar"
 _LOW: Final = BatteryLow(True, may_hide_sos=True)
 _ALARMS: Final[dict[str, tuple[Event, FieldKind]]] = {
     "sos": (Sos(), FieldKind.EVENT),
+    "general": (Sos(unsaid=True), FieldKind.EVENT),  # an alarm that does not say which: asked in vain rather than not
     "fallDown": (Fall(), FieldKind.EVENT),
     "lowBattery": (_LOW, FieldKind.EVENT),
     "lowPower": (_LOW, FieldKind.EVENT),
