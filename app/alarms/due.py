@@ -106,7 +106,7 @@ def _find_step(row: Any, plan: Plan, everyone: Everyone, now: datetime) -> tuple
         if reaches_a_person(who) or row.kind in DEVICE_HEALTH or for_the_desk:
             return due, who
         if due.step >= len(plan.steps) - 1:
-            return due, chosen(everyone, (*due.targets, *_named_in(plan)))
+            return due, chosen(everyone, _named_in(plan))
         step = due.step
 
 

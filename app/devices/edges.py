@@ -75,9 +75,8 @@ class Because(StrEnum):
                 return Edge.NEWS
 
 
-class State(
-    msgspec.Struct, frozen=True
-):  # made several times for every message: a frozen dataclass costs ten times as much
+# Made several times for every message: a frozen dataclass costs ten times as much.
+class State(msgspec.Struct, frozen=True):
     """What is known of one field of a device.
 
     `value` since `since`, as last said at `said_at` (the device's time where it is believed). Of a condition: `began_at`,

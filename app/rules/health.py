@@ -114,30 +114,26 @@ def battery_low(home: Home, view: View, now: float) -> Iterator[Condition]:
 
 
 def tamper(home: Home, view: View, now: float) -> Iterator[Condition]:
-    if not view.rules.tamper.enabled:
-        return
-    for device_id, gadget in home.gadgets.items():
-        if gadget.tamper:
-            words = say(
-                "because.tamper", place=gadget.place or view.place_of(device_id), device_id=device_id,
-                time=view.clock(gadget.tamper),
-            )  # fmt: skip
-            stage = Stage(gadget.tamper, Severity.WARNING)
-            yield Condition(AlarmKind.TAMPER, gadget.tamper, (stage,), saying(words), device_id)
+    if view.rules.tamper.enabled:
+        yield from _said(home, view, AlarmKind.TAMPER, Severity.WARNING, "because.tamper", lambda one: one.tamper)
 
 
 def unheard(home: Home, view: View, now: float) -> Iterator[Condition]:
     """Its network says that it drops what the device sends: a press of it would reach nobody. Until it is heard again."""
-    if not view.rules.device_silent.enabled:
-        return
+    if view.rules.device_silent.enabled:
+        key = "because.device_unheard"
+        yield from _said(home, view, AlarmKind.DEVICE_SILENT, Severity.MINOR, key, lambda one: one.unheard)
+
+
+def _said(
+    home: Home, view: View, kind: AlarmKind, severity: Severity, key: str, since: Callable[[Gadget], float]
+) -> Iterator[Condition]:
+    """What devices, or their network, say of themselves, since when (0: nothing)."""
     for device_id, gadget in home.gadgets.items():
-        if gadget.unheard:
-            words = say(
-                "because.device_unheard", place=gadget.place or view.place_of(device_id), device_id=device_id,
-                time=view.clock(gadget.unheard),
-            )  # fmt: skip
-            stage = Stage(gadget.unheard, Severity.MINOR)
-            yield Condition(AlarmKind.DEVICE_SILENT, gadget.unheard, (stage,), saying(words), device_id)
+        if began := since(gadget):
+            place = gadget.place or view.place_of(device_id)
+            words = say(key, place=place, device_id=device_id, time=view.clock(began))
+            yield Condition(kind, began, (Stage(began, severity),), saying(words), device_id)
 
 
 def flapping(home: Home, view: View, now: float) -> Iterator[Condition]:

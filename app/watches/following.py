@@ -41,20 +41,8 @@ from app.rules.home import Change, Heard, Home, fold, worth_writing
 from app.rules.replaying import heard_from
 
 _TOLD_OF: Final = (
-    Door,
-    Motion,
-    Bed,
-    FallWarning,
-    Fall,
-    Cleared,
-    Tamper,
-    BatteryLow,
-    Vitals,
-    Press,
-    Switch,
-    Cancel,
-    Fault,
-)
+    Door, Motion, Bed, FallWarning, Fall, Cleared, Tamper, BatteryLow, Vitals, Press, Switch, Cancel, Fault
+)  # fmt: skip
 _ONLY_NEWS: Final = (Door, FallWarning)
 
 _READ = sa.text(

@@ -76,9 +76,11 @@ class NativeCodec:
         bodies = read_bodies(frame.payload)  # two payloads spliced, a character cut in half: an SOS may be in them
         if isinstance(bodies, Rejected):
             return [Rejected(bodies.reason, bodies.detail, device)]
-        whole = [_message(frame, device, leaf, one) for one in bodies.objects]
-        kept = [one for one in whole if isinstance(one, Observation)]
-        return [*kept, *(Rejected(reject.reason, reject.detail, device) for reject in bodies.rejects)]
+        pieces = [_message(frame, device, leaf, one) for one in bodies.objects]
+        # The message is kept whole, once: why a part was not taken counts only where all of it could be read.
+        refused = bodies.rejects or [one for one in pieces if isinstance(one, Rejected)]
+        read = [one for one in pieces if isinstance(one, Observation)]
+        return [*read, *(Rejected(one.reason, one.detail, device) for one in refused)]
 
 
 def _message(frame: Frame, device: str, leaf: str, body: dict[str, Any]) -> Decoded:
